@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import base64
 import contextlib
 import os
 import signal
@@ -28,6 +29,7 @@ import httpx
 from benchmarks.emulator_process import EmulatorProcess
 
 TOKEN: Final = "a-token-of-the-benchmark"
+SECRET: Final = "whsec_" + base64.b64encode(b"a secret of the benchmark").decode()
 RESTART_SECONDS: Final = 5.0
 """Around the restart, answers are not held to the limit: the service is away."""
 GIVE_UP_SECONDS: Final = 120.0
@@ -56,6 +58,8 @@ class ServiceProcess:
     def __init__(self) -> None:
         with socket.create_server(("127.0.0.1", 0)) as free:
             self.port = free.getsockname()[1]
+        # What ends a generation frees its slot: without webhooks the next one would wait for a sweep.
+        os.environ["PREFECT_VIDEO_WEBHOOK_URL"] = f"http://127.0.0.1:{self.port}"
         self.start()
 
     def start(self) -> None:
@@ -131,12 +135,15 @@ def main() -> int:
     options.add_argument("--seconds", type=float, default=60.0)
     options.add_argument("--limit-ms", type=float, default=500.0)
     chosen = options.parse_args()
-    provider = EmulatorProcess("--key", "sk-benchmark", "--render", "plate", "--speed", "1000")
+    provider = EmulatorProcess(
+        "--key", "sk-benchmark", "--webhook-secret", SECRET, "--render", "plate", "--speed", "1000"
+    )
     with tempfile.TemporaryDirectory() as folder:
         os.environ |= {
             "SORA_API_KEY": "sk-benchmark",
             "SORA_API_ENDPOINT": provider.endpoint,
             "SORA_PLAN": "emulator",
+            "SORA_WEBHOOK_SECRET": SECRET,
             "PREFECT_VIDEO_STORE": f"{folder}/videos",
             "PREFECT_VIDEO_SPOOL": f"{folder}/spool",
             "PREFECT_VIDEO_LEDGER_URL": f"sqlite:///{folder}/ledger.db",

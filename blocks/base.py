@@ -11,7 +11,7 @@ from typing import Any
 from prefect.blocks.abstract import CredentialsBlock
 from pydantic import Field, SecretStr
 
-from prefect_video.providers import Provider, split_secrets
+from prefect_video.providers import ACCOUNT_NAME, Provider, split_secrets, with_previous_key
 from prefect_video.session import SessionOverrides
 
 LOGO_URL = "https://raw.githubusercontent.com/PrefectHQ/prefect/main/docs/logos/prefect-logo-mark.png"
@@ -21,6 +21,17 @@ class ProviderCredentials(SessionOverrides, CredentialsBlock):
     """Key, address and limits of one account at one provider; the base of every provider's block."""
 
     api_key: SecretStr | None = Field(default=None, title="API key", description="Else taken from the environment.")
+    previous_api_key: SecretStr | None = Field(
+        default=None,
+        title="Previous API key",
+        description="While the key is being replaced: what was sent with the former one is asked about with it too.",
+    )
+    account: str | None = Field(
+        default=None,
+        pattern=ACCOUNT_NAME,
+        title="Account",
+        description="Name that outlives the keys; else this block's own name. Blocks with one name share its limits.",
+    )
     webhook_secret: SecretStr | None = Field(
         default=None, title="Webhook secret", description="Else taken from the environment."
     )
@@ -41,6 +52,21 @@ class ProviderCredentials(SessionOverrides, CredentialsBlock):
         Raises:
             InvalidInput: The key or the address is missing or not usable.
         """
+
+    def open(self) -> Provider:
+        """Open the provider with these credentials, and with the previous key at hand where there is one.
+
+        Raises:
+            InvalidInput: A key, the address or the account's name is missing or not usable.
+        """
+        previous = self.model_copy(update={"api_key": self.previous_api_key}) if self.previous_api_key else None
+        former = None if previous is None else previous.get_client()
+        return with_previous_key(self.get_client(), former, name=self.account_name)
+
+    @property
+    def account_name(self) -> str | None:
+        """Name of the account: as set, else that of the saved block; None for a block that was not saved."""
+        return self.account or self._block_document_name
 
     def session_overrides(self) -> Mapping[str, Any]:
         """Return the settings of a session that these credentials decide; their limit is the account's too."""

@@ -38,6 +38,10 @@ class VideoLedger(Block):
     monthly_videos: WholeNumber | None = Field(default=None, ge=0, title="Videos a month")
     account_usd: Decimal | None = Field(default=None, ge=0, title="USD for each account")
     account_videos: WholeNumber | None = Field(default=None, ge=0, title="Videos for each account")
+    environment_usd: Decimal | None = Field(
+        default=None, ge=0, title="USD a month for each environment", description="Development, staging, production."
+    )
+    environment_videos: WholeNumber | None = Field(default=None, ge=0, title="Videos a month for each environment")
     ttl_days: float | None = Field(
         default=None,
         gt=0,
@@ -61,6 +65,7 @@ class VideoLedger(Block):
         limits = (
             Budget(scope="month", limit_usd=self.monthly_usd, limit_videos=self.monthly_videos),
             Budget(scope="account", limit_usd=self.account_usd, limit_videos=self.account_videos),
+            Budget(scope="environment", limit_usd=self.environment_usd, limit_videos=self.environment_videos),
         )
         return tuple(limit for limit in limits if not limit.is_empty)
 

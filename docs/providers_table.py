@@ -28,7 +28,7 @@ from prefect_video.providers.base import OPTIONAL_FIELDS, Capabilities, Provider
 from prefect_video.providers.hosted_models import ModelInput
 from prefect_video.providers.openai.profiles import EXTRAS, PROFILES
 from prefect_video.providers.pricing import price_lists
-from prefect_video.providers.registry import open_provider, provider_names
+from prefect_video.providers.registry import ACCOUNT_VARIABLE, open_provider, provider_names
 from prefect_video.providers.sora.plans import SORA_PLANS
 from prefect_video.session import DEFAULT_IN_FLIGHT
 
@@ -137,7 +137,11 @@ def opened(name: str) -> Opened:
     taken = [
         variable
         for variable in environ.names_read
-        if variable not in needed and not (sends_none and variable.endswith("WEBHOOK_SECRET"))
+        # Those two are read for every provider, and described below the table.
+        if variable not in needed
+        and variable != ACCOUNT_VARIABLE
+        and not variable.endswith("_PREVIOUS")
+        and not (sends_none and variable.endswith("WEBHOOK_SECRET"))
     ]
     return Opened(provider, needed, taken)
 

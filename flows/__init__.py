@@ -5,6 +5,7 @@ Importing a flow imports Prefect; deployments name them by module, as `prefect_v
 
 from prefect_video.flows.cancellation import cancel_generations
 from prefect_video.flows.collect import collect_generations
+from prefect_video.flows.experiments import measure_rate_limit, measure_response_time, measure_webhooks
 from prefect_video.flows.gallery import publish_pages
 from prefect_video.flows.project import generate_project
 from prefect_video.flows.shot import generate_shot
@@ -16,6 +17,9 @@ __all__ = [
     "collect_generations",
     "generate_project",
     "generate_shot",
+    "measure_rate_limit",
+    "measure_response_time",
+    "measure_webhooks",
     "publish_pages",
     "spend_report",
     "verify_videos",

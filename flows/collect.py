@@ -6,9 +6,10 @@ from prefect import flow
 from prefect.artifacts import acreate_table_artifact
 from prefect.context import FlowRunContext
 
-from prefect_video.pipeline import CollectedJob, collect
+from prefect_video.flows.artifacts import publish_table
+from prefect_video.pipeline import CollectedJob, DeferredOutcome, collect
 from prefect_video.session import ref_for_job
-from prefect_video.tasks import artifact_key, open_ledger, use_session
+from prefect_video.tasks import announce_project, artifact_key, open_ledger, read_links, use_session
 
 
 @flow(name="collect-generations")
@@ -16,6 +17,8 @@ async def collect_generations(
     ledger: str | None = None, project: str | None = None, wait: bool = False
 ) -> list[CollectedJob]:
     """Finish every unfinished generation that no live owner works on; pay for nothing.
+
+    The film, the page, the report and the event of a project that was run with `wait=False` follow its last shot.
 
     Args:
         ledger: `video-ledger/name` or a file; by default PREFECT_VIDEO_LEDGER_URL or SQLite under Prefect's home.
@@ -31,6 +34,7 @@ async def collect_generations(
             lambda job: use_session(ref_for_job(job, ledger)),
             project=project,
             wait=wait,
+            on_outcome=_report,
         )
     if swept and FlowRunContext.get():
         await acreate_table_artifact(
@@ -47,3 +51,13 @@ async def collect_generations(
             ],
         )
     return swept
+
+
+async def _report(outcome: DeferredOutcome) -> None:
+    """Publish the report of a deferred run, and announce it, unless the same was reported before."""
+    if not outcome.is_news:
+        return
+    report = outcome.report
+    links = await read_links(outcome.session.store, [shot.asset for shot in report.shots if shot.asset])
+    await publish_table(report, links)
+    announce_project(outcome)

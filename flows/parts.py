@@ -32,6 +32,7 @@ from prefect.states import Cancelling
 from pydantic import BaseModel
 from tenacity import retry, retry_if_exception, stop_after_delay, wait_exponential
 
+from prefect_video._counted import counted
 from prefect_video.errors import GenerationCancelled
 from prefect_video.fingerprints import canonical_json
 from prefect_video.projects import Project, as_parameter
@@ -62,7 +63,7 @@ class ProjectPart(BaseModel):
 
     def name_run(self, project: Project) -> str:
         """Return the name of the run that makes it."""
-        return f"{project.name} (part {self.number} of {self.total}, {len(project.shots)} shots)"
+        return f"{project.name} (part {self.number} of {self.total}, {counted(len(project.shots), 'shot')})"
 
 
 class Parts:

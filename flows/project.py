@@ -14,6 +14,7 @@ from prefect import flow
 from prefect.client.schemas.objects import FlowRun
 from prefect.context import FlowRunContext
 
+from prefect_video._counted import counted
 from prefect_video.errors import ProjectFailed
 from prefect_video.flows.artifacts import Progress, publish_table
 from prefect_video.flows.cancellation import cancel_generations
@@ -62,7 +63,7 @@ def _run_name() -> str:
     project = Project.model_validate(parameters["project"])
     if part := parameters.get("part"):
         return ProjectPart.model_validate(part).name_run(project)
-    return f"{project.name} ({len(project.shots)} shots)"
+    return f"{project.name} ({counted(len(project.shots), 'shot')})"
 
 
 @flow(name="generate-project", flow_run_name=_run_name, on_cancellation=[cancel_generations])
@@ -175,7 +176,7 @@ async def _make(order: Order, *, began_at: datetime | None) -> ProjectReport:
 async def _make_part(order: Order, part: ProjectPart) -> ProjectReport:
     """Make a part of a project for the run that has split it, which publishes the whole."""
     async with order.open_sessions() as sessions, Progress(order.project) as progress:
-        report = await _run(order, sessions, str(part.of), on_report=progress.shot_ended)
+        report = await _run(order, sessions, str(part.of), on_report=progress.shot_ended, is_part=True)
     await publish_table(report)
     if report.has_failed:
         raise ProjectFailed(report)
@@ -209,6 +210,7 @@ async def _run(
     *,
     on_report: OnReport,
     began_at: datetime | None = None,
+    is_part: bool = False,
 ) -> ProjectReport:
     session, *others = sessions
     return await run_project(
@@ -223,6 +225,7 @@ async def _run(
         wait=order.wait,
         requester=order.requester,
         began_at=began_at,
+        is_part=is_part,
     )
 
 

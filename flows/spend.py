@@ -16,7 +16,7 @@ from prefect_video.tasks import artifact_key, open_ledger
 
 @flow(name="spend-report")
 async def spend_report(
-    by: Literal["month", "project", "account", "model", "day"] = "month",
+    by: Literal["month", "project", "account", "key", "environment", "model", "day"] = "month",
     project: str | None = None,
     since: datetime | None = None,
     ledger: str | None = None,

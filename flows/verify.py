@@ -9,6 +9,7 @@ from prefect.artifacts import acreate_table_artifact
 from prefect.context import FlowRunContext
 
 from prefect_video._clean_text import clean_text
+from prefect_video._counted import counted
 from prefect_video.errors import LedgerBehindStore, StoreOutage
 from prefect_video.pipeline import Verification, verify_store
 from prefect_video.session import STORE_BLOCK, SessionRef
@@ -80,15 +81,15 @@ def _require_whole(verification: Verification, name: str) -> None:
         raise StoreOutage(verification.outage)
     if verification.unrecorded:
         raise LedgerBehindStore(
-            f"{name} holds {len(verification.unrecorded)} videos that this ledger has paid for and does not know: it is"
-            f" an old backup. Before anything is bought, run: {verification.recover_command}"
+            f"{name} holds {counted(len(verification.unrecorded), 'video')} that this ledger has paid for and does not"
+            f" know: it is an old backup. Before anything is bought, run: {verification.recover_command}"
         )
     broken = [
         f"{flaw.project}/{flaw.shot}: {flaw.error or flaw.detail}" for flaw in verification.flaws if not flaw.repaired
     ]
     lines = broken + [f"{flaw.project}/{flaw.path}: {flaw.detail}" for flaw in verification.manifest_flaws]
     raise StoreOutage(
-        f"{len(broken)} of {verification.assets} videos in {name} are not whole, and {len(lines) - len(broken)} lines"
-        f" of manifests do not hold; the first one: {lines[0]}. Run this flow with repair: it fetches videos again,"
-        " free, where the provider still has them, and makes manifests again"
+        f"{len(broken)} of {counted(verification.assets, 'video')} in {name} not whole; lines of manifests that do not"
+        f" hold: {len(lines) - len(broken)}; the first one: {lines[0]}. Run this flow with repair: it fetches"
+        " videos again, free, where the provider still has them, and makes manifests again"
     )

@@ -31,10 +31,10 @@ from prefect_video.session import (
 from prefect_video.session import open_ledger as open_named_ledger
 from prefect_video.storage import Store
 from prefect_video.tasks.default_ledger import warn_about_default_ledger
-from prefect_video.tasks.events import announce_anomaly, announce_breaker, announce_budget
+from prefect_video.tasks.events import announce_anomaly, announce_breaker, announce_budget, announce_old_key
 from prefect_video.tasks.run_logs import send_logs
 
-__all__ = ["BlockResolver", "SessionRef", "observe", "open_ledger", "use_session"]
+__all__ = ["BlockResolver", "SessionRef", "load_credentials", "observe", "open_ledger", "use_session"]
 
 BlockT = TypeVar("BlockT", bound=Block)
 
@@ -98,6 +98,7 @@ async def _open_anew(ref: SessionRef) -> Session:
         observer=_observe,
         on_breaker_change=announce_breaker,
         on_budget_nearly_used=announce_budget,
+        on_old_key=announce_old_key,
     )
 
 
@@ -122,10 +123,11 @@ class BlockResolver(NameResolver):
         if "/" not in name:
             return await super().provider(name)
         block = await _load_any(name)
+        if isinstance(block, ProviderCredentials):
+            return block.open(), block.session_overrides()
         if not hasattr(block, "get_client"):
             raise InvalidInput(f"provider {name!r}: this block holds no provider's credentials")
-        overrides = block.session_overrides() if isinstance(block, ProviderCredentials) else {}
-        return block.get_client(), overrides
+        return block.get_client(), {}
 
     async def store(self, name: str) -> Store:
         """Open a store by its URL or with a block."""
@@ -136,6 +138,16 @@ class BlockResolver(NameResolver):
         """Find a ledger by its file or with a block."""
         block = await _load(name, VideoLedger)
         return block.source(name) if block else await super().ledger(name)
+
+
+async def load_credentials(name: str) -> ProviderCredentials | None:
+    """Load a saved block of credentials as it is now; None for a block of another package.
+
+    Raises:
+        InvalidInput: There is no such block.
+    """
+    block = await _load_any(name)
+    return block if isinstance(block, ProviderCredentials) else None
 
 
 async def _load(name: str | None, kind: type[BlockT]) -> BlockT | None:

@@ -45,6 +45,11 @@ class DedicatedThread:
         return self._done == self._submitted
 
     @property
+    def is_current(self) -> bool:
+        """True in a function that this thread runs."""
+        return threading.get_ident() == self._thread.ident
+
+    @property
     def is_stopped(self) -> bool:
         """True when no more functions are accepted."""
         return self._stopped

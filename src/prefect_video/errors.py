@@ -39,6 +39,7 @@ VideoError
 │   ├── LedgerUnavailable       unreachable, locked, read-only, full or corrupt: make it available and repeat
 │   │   └── LedgerFileUnsafe    its file was moved or replaced, or has several names: put it back
 │   ├── LedgerBehindStore       an old backup: run `prefect-video ledger recover`
+│   ├── UnreadableRow           a column of one row is damaged: correct it; nothing was sent for that job
 │   ├── LedgerSchemaMismatch    another version's schema: run `prefect-video ledger upgrade`
 │   └── InvalidTransition       the job has left the state that the step needs: read it again
 ├── FilmError                   the final cut cannot be made: the shots are stored, correct it and cut again
@@ -368,6 +369,24 @@ class LedgerBehindStore(LedgerError):
 
     Run `prefect-video ledger recover`; until then nothing is bought.
     """
+
+
+class UnreadableRow(LedgerError):
+    """A row of the ledger with a damaged column. Nothing is sent for it; correct it as the message says.
+
+    Attributes:
+        table: The table.
+        row_id: Id of the row.
+        column: The column.
+        fingerprint: Fingerprint of the job that the row is of; None where it is no job's.
+    """
+
+    def __init__(self, message: str, *, table: str, row_id: str, column: str, fingerprint: str | None = None) -> None:
+        super().__init__(message)
+        self.table = table
+        self.row_id = row_id
+        self.column = column
+        self.fingerprint = fingerprint
 
 
 class LedgerSchemaMismatch(LedgerError):

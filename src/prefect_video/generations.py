@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal, InvalidOperation
@@ -34,6 +35,9 @@ class Status(StrEnum):
 
 
 _RUNNING: Final = frozenset({Status.QUEUED, Status.PROCESSING})
+_PROGRESS: Final = frozenset(
+    {"queued", "pending", "started", "start", "starting", "processing", "progress", "in_progress", "output", "logs"}
+)
 _CLOCK_SECONDS: Final = 2.0
 """A provider's clock within this distance of ours counts as equal: its times are whole seconds."""
 
@@ -202,3 +206,8 @@ class WebhookEvent(_Record):
     event_type: str
     generation_id: str
     sent_at: datetime
+
+
+def is_progress_event(event_type: str) -> bool:
+    """Check if an event's type reports progress only, so that nothing need be read or written for it."""
+    return re.split(r"[.:/]", event_type.casefold())[-1] in _PROGRESS

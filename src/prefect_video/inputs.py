@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Annotated, Any, Final
 
 from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, model_validator
@@ -23,13 +24,19 @@ class Input(BaseModel):
     def _drop_nulls(cls, data: Any) -> Any:
         if not isinstance(data, dict) or None not in data.values():
             return data
-        optional = {
-            known
-            for name, field in cls.model_fields.items()
-            if not field.is_required()
-            for known in (name, *_aliases(field))
-        }
+        optional = _optional_names(cls)
         return {name: value for name, value in data.items() if value is not None or name not in optional}
+
+
+@cache
+def _optional_names(kind: type[Input]) -> frozenset[str]:
+    """Return the names under which the optional fields of a record are read."""
+    return frozenset(
+        known
+        for name, field in kind.model_fields.items()
+        if not field.is_required()
+        for known in (name, *_aliases(field))
+    )
 
 
 def _aliases(field: FieldInfo) -> list[str]:

@@ -83,6 +83,7 @@ class Project(Input):
     )
     shots: tuple[Shot, ...] = Field(
         max_length=SHOTS_LIMIT,
+        json_schema_extra={"minItems": 1},
         description="The shots, in order; ids are unique and `depends_on` has no cycle",
     )
     budget_usd: Decimal | None = Field(

@@ -7,13 +7,13 @@ import re
 import runpy
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowFilter, FlowFilterName
-from prefect.client.schemas.sorting import TaskRunSort
 
 from prefect_video import SessionRef, Shot, load_project, open_session, run_project
 from prefect_video.emulator import Emulator
@@ -97,19 +97,21 @@ def test_the_weekly_report_pays_once(
     # Again in another process: this one, which has loaded Prefect already.
     runpy.run_path(str(EXAMPLES / "weekly_report.py"), run_name="__main__")
     assert capsys.readouterr().out.strip().splitlines()[-1] == uri
-    assert "Cached" in _task_state_names()
+    _await_task_state("Cached")
     assert open_store(str(tmp_path / "videos")).owns(uri)
     assert emulator.usage()["billed"] == 1
 
 
-def _task_state_names() -> set[str]:
+def _await_task_state(name: str) -> None:
+    """Wait until a task run of the weekly report has a state of this name; the server records it after it ended."""
+    deadline = time.monotonic() + 60
+    names: set[str] = set()
     with get_client(sync_client=True) as client:
-        runs = client.read_task_runs(
-            flow_filter=FlowFilter(name=FlowFilterName(any_=["weekly-report"])),
-            sort=TaskRunSort.END_TIME_DESC,
-            limit=10,
-        )
-    return {str(run.state_name) for run in runs}
+        while name not in names:
+            assert time.monotonic() < deadline, names
+            runs = client.read_task_runs(flow_filter=FlowFilter(name=FlowFilterName(any_=["weekly-report"])), limit=10)
+            names = {str(run.state_name) for run in runs}
+            time.sleep(0.1)
 
 
 @pytest.mark.usefixtures("example_environment")

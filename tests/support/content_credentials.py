@@ -23,7 +23,7 @@ def sign_video(content: bytes, *, signer: str, generator: str) -> bytes:
     """Return an MP4 with a C2PA manifest that says that a model has made it."""
     import c2pa
 
-    chain, key = _make_certificate(signer)
+    chain, key = make_certificate(signer)
     info = c2pa.C2paSignerInfo(alg=b"es256", sign_cert=chain, private_key=key, ta_url=None)
     manifest = {
         "claim_generator_info": [{"name": generator, "version": "1"}],
@@ -35,7 +35,7 @@ def sign_video(content: bytes, *, signer: str, generator: str) -> bytes:
     return signed.getvalue()
 
 
-def _make_certificate(organization: str) -> tuple[bytes, bytes]:
+def make_certificate(organization: str) -> tuple[bytes, bytes]:
     """Make an authority and a certificate of it: the standard refuses one that signs itself."""
     authority_key, key = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
     authority = _certify("Authority", "Authority", authority_key, authority_key, is_authority=True)

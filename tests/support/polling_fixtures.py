@@ -32,7 +32,13 @@ def open_session(tmp_path: Path) -> SessionOpener:
 
     @asynccontextmanager
     async def open_with(emulator: Emulator, **settings: Any) -> AsyncIterator[Session]:
-        provider = SoraProvider(api_key=emulator.key, endpoint=emulator.endpoint, plan="emulator", name="emulator")
+        provider = SoraProvider(
+            api_key=emulator.key,
+            endpoint=emulator.endpoint,
+            plan="emulator",
+            name="emulator",
+            webhook_secrets=[emulator.webhook_secret],
+        )
         speed = emulator.settings.speed
         provider.capabilities = replace(
             provider.capabilities,

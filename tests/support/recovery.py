@@ -20,7 +20,7 @@ from prefect_video.projects import Project
 from prefect_video.providers.base import Provider
 from prefect_video.providers.http import HttpSettings
 from prefect_video.providers.sora.provider import SoraProvider
-from prefect_video.session import Observer, Session, SessionEvent, Settings
+from prefect_video.session import Observer, Session, SessionEvent, SessionNames, Settings
 from prefect_video.shots import Shot
 from prefect_video.storage import open_store
 
@@ -127,7 +127,7 @@ async def collect_with(session: Session, **options: Any) -> list[CollectedJob]:
     """Collect once, with an open session."""
 
     @asynccontextmanager
-    async def reuse_session(job: Job) -> AsyncIterator[Session]:
+    async def reuse_session(_: SessionNames) -> AsyncIterator[Session]:
         yield session
 
     return await collect(session.ledger, reuse_session, **options)

@@ -43,13 +43,24 @@ RECORDS: Final = frozenset(
     }
 )
 INTERNALS: Final = frozenset(
-    {"_clean_text", "_crash_trace", "_dedicated_thread", "_lazy_names", "_proxies", "_redaction", "_shield", "_tls"}
+    {
+        "_clean_text",
+        "_counted",
+        "_crash_trace",
+        "_dedicated_thread",
+        "_lazy_names",
+        "_proxies",
+        "_redaction",
+        "_shield",
+        "_tls",
+    }
 )
 """Single modules at the root of the package that any room but the records may import."""
 
 BASE: Final = RECORDS | INTERNALS
 DOMAIN: Final = frozenset(
     {"downloads", "film", "gallery", "ledger", "providers", "storage", "limits", "polling", "session", "pipeline"}
+    | {"experiments"}
 )
 MAY_IMPORT: Final[Mapping[str, Set[str]]] = {
     # Records: what everything else speaks of.
@@ -59,7 +70,7 @@ MAY_IMPORT: Final[Mapping[str, Set[str]]] = {
     "inputs": {"errors"},
     "frame_sizes": set(),
     "quality": {"errors", "inputs"},
-    "film": {"_lazy_names", "errors", "inputs"},
+    "film": {"_lazy_names", "assets", "errors", "inputs"},
     "assets": {"errors", "generations", "inputs", "quality"},
     "shots": {"errors", "frame_sizes", "inputs"},
     "projects": {"errors", "film", "frame_sizes", "inputs", "quality", "shots"},
@@ -68,6 +79,7 @@ MAY_IMPORT: Final[Mapping[str, Set[str]]] = {
     "templates": {"errors", "frame_sizes", "inputs", "projects", "quality", "shots"},
     "project_files": RECORDS - {"project_files", "retry_policy", "rows"} | {"film"},
     "rows": {"errors", "inputs", "projects", "quality", "shots", "project_files", "templates"},
+    "_counted": set(),
     "_crash_trace": set(),
     "_redaction": set(),
     "_shield": {"errors"},
@@ -84,8 +96,9 @@ MAY_IMPORT: Final[Mapping[str, Set[str]]] = {
     "limits": BASE | {"downloads", "ledger", "providers"},
     "polling": BASE | {"downloads", "ledger", "providers"},
     "emulator": BASE | {"providers"},
-    "session": BASE | DOMAIN - {"session", "pipeline"},
-    "pipeline": BASE | DOMAIN - {"pipeline"},
+    "session": BASE | DOMAIN - {"session", "pipeline", "experiments"},
+    "pipeline": BASE | DOMAIN - {"pipeline", "experiments"},
+    "experiments": BASE | DOMAIN - {"experiments"},
     # What Prefect sees, and what starts from a shell.
     "blocks": BASE | DOMAIN,
     "tasks": BASE | DOMAIN | {"blocks"},
@@ -257,6 +270,7 @@ ONE_SUBJECT: Final[Mapping[str, Set[str]]] = {
     # The final cut: its records, the work, the command.
     "cut": {"prefect_video.film", "prefect_video.pipeline", "prefect_video.cli.commands"},
     "jobs": {"prefect_video.ledger", "prefect_video.cli.commands"},
+    "experiment": {"prefect_video.experiments", "prefect_video.cli.commands"},
     "shot": {"prefect_video.flows", "prefect_video.cli.commands"},
     "spend": {"prefect_video.flows", "prefect_video.cli.commands"},
     "verify": {"prefect_video.flows", "prefect_video.cli.commands"},

@@ -75,9 +75,21 @@ _COMMANDS: Final = {
         "setup": ("setup:setup", "Make in Prefect what that folder's prefect.yaml needs."),
         "doctor": ("doctor:doctor", "Check everything that a run needs."),
         "serve": ("serve:serve", "Receive webhooks, and serve the job API."),
+        "mcp": ("mcp:mcp", "Offer the job API to agents, as MCP tools."),
         "emulator": ("emulator:emulator", "Serve a provider that costs nothing."),
         "schema": ("schema:schema", "Print the JSON Schema of project files or manifests."),
     },
+}
+
+_COMPLETION: Final = {
+    "install": "Let the shell complete commands and options.",
+    "show": "Print the script by which it does.",
+}
+
+_EXPERIMENTS: Final = {
+    "response-time": "How long generations take by the length of their videos.",
+    "rate-limit": "How many generations may be unfinished at once.",
+    "webhooks": "How many webhooks arrive, how late, and how often twice.",
 }
 
 
@@ -104,10 +116,23 @@ def build_app(*, summaries: bool = True) -> App:
     ledger.command("prefect_video.cli.commands.ledger_copies:export", name="export", help="Write all jobs as a table.")
     ledger.command("prefect_video.cli.commands.ledger_copies:backup", name="backup", help="Copy it while it is in use.")
     app.command(ledger)
+    experiment = App(name="experiment", help="Measure a provider's account. Buys videos.", group=group)
+    for name, summary in _EXPERIMENTS.items():
+        target = f"prefect_video.cli.commands.experiment:{name.replace('-', '_')}"
+        experiment.command(target, name=name, help=summary if summaries else None)
+    app.command(experiment)
     tokens = App(name="tokens", help="Make tokens for the job API of `serve`.", group=group)
     tokens.command("prefect_video.cli.commands.tokens:create", name="create", help="Make a token; shown once.")
     app.command(tokens)
-    app["--help"].group = app["--version"].group = Group.create_ordered("Options")
+    options = Group.create_ordered("Options")
+    for verb, summary in _COMPLETION.items():
+        app.command(
+            f"prefect_video.cli.commands.shell_completion:{verb}_completion",
+            name=f"--{verb}-completion",
+            group=options,
+            help=summary,
+        )
+    app["--help"].group = app["--version"].group = options
     return app
 
 

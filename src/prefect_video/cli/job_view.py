@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Final
 
 from prefect_video.cli.output import escape, print_json, relative_time, stdout, table, usd
@@ -89,16 +90,19 @@ def _format_cost(job: Job) -> str:
     return f"~{usd(job.cost_usd)}" if is_estimate else usd(job.cost_usd)
 
 
-def show_outcomes(lines: list[tuple[Job, str, str | None]], key: str, json: bool) -> None:
+def show_outcomes(
+    lines: list[tuple[Job, str, str | None]], key: str, json: bool, *, projects: Sequence[dict[str, Any]] = ()
+) -> None:
     """Print each job with the outcome of a command, and its error.
 
     Args:
         lines: Each job, its outcome and its error, if any.
         key: The name of the list in the JSON object.
         json: Print JSON instead of a table.
+        projects: Reports of the projects that are complete with them, for the JSON object.
     """
     if json:
-        print_json({key: [_public_outcome(*line) for line in lines]})
+        print_json({key: [_public_outcome(*line) for line in lines], **({"projects": projects} if projects else {})})
         return
     console = stdout()
     if not lines:

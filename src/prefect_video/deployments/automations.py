@@ -1,4 +1,4 @@
-"""Automations: those that deployments declare as triggers, and three that watch over the fleet."""
+"""Automations: those that deployments declare as triggers, and those that watch over the fleet."""
 
 from __future__ import annotations
 
@@ -115,6 +115,7 @@ def build_alerts(environment: str, notification_block: UUID | None) -> list[Auto
                 " {{ event.payload.project }}.",
             ),
         ),
+        _build_project_notice(environment, notification_block),
     ]
 
 
@@ -171,6 +172,24 @@ def _build_alert(name: str, event: str, resource: str, environment: str, action:
             within=ALERT_PAUSE,
         ),
         actions=[action],
+    )
+
+
+def _build_project_notice(environment: str, notification_block: UUID | None) -> AutomationCore:
+    body = "{{ event.payload.detail }}\nThe page: {{ event.payload.page or 'not written' }}"
+    return AutomationCore(
+        name=_name("prefect-video reports deferred projects", environment),
+        description="Each time that a project which was not waited for is complete, has failed, or waits for a human.",
+        trigger=EventTrigger(
+            posture=Posture.Reactive,
+            match=ResourceSpecification.model_validate(
+                {"prefect.resource.id": "prefect-video.project.*", ENVIRONMENT_LABEL: environment}
+            ),
+            expect={f"video.project.{status}" for status in ("completed", "failed", "waiting")},
+            threshold=1,
+            within=timedelta(0),
+        ),
+        actions=[_notify(notification_block, "Project {{ event.resource.name }}", body)],
     )
 
 

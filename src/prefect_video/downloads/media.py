@@ -15,6 +15,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
+from prefect_video._counted import counted
 from prefect_video.errors import InvalidVideo, VideoMismatch
 from prefect_video.shots import Shot
 
@@ -385,7 +386,7 @@ def _read_track(container: InputContainer, stream: VideoStream, path: Path, *, d
                     decoded += 1
                     span.add(frame)
     except (av.FFmpegError, ValueError, AttributeError) as error:
-        cause = f"damaged after {frames} frames" if first else "no frame can be decoded"
+        cause = f"damaged after {counted(frames, 'frame')}" if first else "no frame can be decoded"
         raise InvalidVideo(f"{path.name}: {cause} ({_describe_error(error)})") from error
     if first is None:
         raise InvalidVideo(f"{path.name}: no frame can be decoded")
@@ -396,15 +397,15 @@ class _Span:
     """Time from the beginning of the earliest to the end of the last of some packets and frames."""
 
     def __init__(self, stream: VideoStream) -> None:
-        self._base = stream.time_base or Fraction(0)
+        self._base = float(stream.time_base or 0)
         self._frame_seconds = float(1 / stream.average_rate) if stream.average_rate else 0.0
         self._begin, self._end = float("inf"), 0.0
 
     def add(self, unit: Packet[VideoStream] | VideoFrame) -> None:
         """Extend the span by a packet or a frame; one without a time leaves it as it is."""
         if unit.pts is not None:
-            begin = float(unit.pts * self._base)
-            seconds = float(unit.duration * self._base) if unit.duration else self._frame_seconds
+            begin = unit.pts * self._base
+            seconds = unit.duration * self._base if unit.duration else self._frame_seconds
             self._begin = min(self._begin, begin)
             self._end = max(self._end, begin + seconds)
 

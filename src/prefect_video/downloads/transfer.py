@@ -26,6 +26,7 @@ from prefect_video.downloads.http_responses import (
 )
 from prefect_video.downloads.media import SIGNATURE_BYTES, Media, has_video_signature
 from prefect_video.downloads.partial_file import PartialFile, Version
+from prefect_video.downloads.private_files import prepare_private_folder
 from prefect_video.downloads.speed import SpeedCheck
 from prefect_video.downloads.url_safety import LinkPolicy, origin, redact
 from prefect_video.errors import DownloadError, IncompleteDownload, LinkExpired, UnsafeUrl
@@ -157,11 +158,18 @@ async def download(
 async def load_finished(spool: Path) -> Downloaded | None:
     """Return the file that an earlier process has finished at a path; None where there is none.
 
+    The folder is made, or proven to be this user's alone.
+
     Raises:
-        StoreError: It cannot be read.
+        StoreError: It cannot be read, or others may write to its folder.
     """
     file = PartialFile(spool)
-    if not await run_in_thread(file.load_finished):
+
+    def load() -> bool:
+        prepare_private_folder(spool.parent)
+        return file.load_finished()
+
+    if not await run_in_thread(load):
         return None
     return Downloaded(file.path, file.sha256, file.size, was_finished=True)
 
@@ -208,13 +216,9 @@ class _Transfer:
 
     async def run(self) -> Downloaded:
         file = self._file
-        if await run_in_thread(file.load_finished):
-            if self._expected in (None, file.size):
-                return Downloaded(file.path, file.sha256, file.size, was_finished=True)
-            await run_in_thread(file.path.unlink, missing_ok=True)
         try:
-            await run_in_thread(file.open)
-            self._max_bytes = file.size
+            if await run_in_thread(self._open):
+                return Downloaded(file.path, file.sha256, file.size, was_finished=True)
             await self._build_retry()(self._attempt)
             await run_in_thread(file.commit)
         finally:
@@ -223,6 +227,17 @@ class _Transfer:
         _log.debug("downloaded %s: %d bytes", file.path.name, file.size)
         stated = None if self._expected in (None, file.size) else self._expected
         return Downloaded(file.path, file.sha256, file.size, stated_bytes=stated)
+
+    def _open(self) -> bool:
+        """Open the file to be written; return True where an earlier process has finished it."""
+        file = self._file
+        if file.load_finished():
+            if self._expected in (None, file.size):
+                return True
+            file.path.unlink(missing_ok=True)
+        file.open()
+        self._max_bytes = file.size
+        return False
 
     def _build_retry(self) -> tenacity.AsyncRetrying:
         return retrying(

@@ -239,6 +239,11 @@ def _is_localhost(host: str) -> bool:
 
 async def _resolve_host(host: str, port: int) -> list[_Address]:
     try:
+        # An address in its usual notation needs no resolver, which would ask in a thread.
+        return [ipaddress.ip_address(host.partition("%")[0])]
+    except ValueError:
+        pass
+    try:
         found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as error:
         raise IncompleteDownload(f"host {host} of the link does not resolve: {error}") from error

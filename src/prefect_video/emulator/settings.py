@@ -22,6 +22,7 @@ class EmulatorSettings(BaseModel):
         port: API port; 0 picks a free one.
         cdn_port: Port of the download host; 0 picks a free one.
         keys: API keys; each is an account with its own capacity, quota and generations.
+        shared_accounts: Keys that belong to the account of another key, by key, as during a rotation.
         webhook_secret: Secret for the webhooks of every key that `webhook_secrets` does not name.
         webhook_secrets: Webhook secrets by API key.
         registered_webhook_url: Receiver of events in dialects whose webhooks are registered in a dashboard.
@@ -57,6 +58,7 @@ class EmulatorSettings(BaseModel):
     port: int = Field(default=8123, ge=0, le=65535)
     cdn_port: int = Field(default=0, ge=0, le=65535)
     keys: tuple[str, ...] = Field(default=(DEFAULT_KEY,), min_length=1, repr=False)
+    shared_accounts: dict[str, str] = Field(default_factory=dict, repr=False)
     webhook_secret: str = Field(default=DEFAULT_WEBHOOK_SECRET, min_length=1, repr=False)
     webhook_secrets: dict[str, str] = Field(default_factory=dict, repr=False)
     registered_webhook_url: str | None = None
@@ -98,9 +100,10 @@ class EmulatorSettings(BaseModel):
 
     @model_validator(mode="after")
     def _secrets_belong_to_keys(self) -> Self:
-        unknown_keys = set(self.webhook_secrets) - set(self.keys)
-        if unknown_keys:
+        if set(self.webhook_secrets) - set(self.keys):
             raise ValueError("webhook_secrets names a key that is not in keys; add the key or drop the secret")
+        if {*self.shared_accounts, *self.shared_accounts.values()} - set(self.keys):
+            raise ValueError("shared_accounts names a key that is not in keys; add the key or drop its account")
         return self
 
     @property

@@ -138,6 +138,15 @@ class Emulator:
         """Delete every generation, as an engine without a disk does on restart, and keep the usage."""
         self._await_on_loop(self._emulator.engine.restart())
 
+    def issue_key(self, key: str, *, same_account_as: str | None = None) -> None:
+        """Accept a key from now on: a new account, or one more key of the account of another key."""
+        keys = self._emulator.engine.api_keys
+        self._call_on_loop(lambda: keys.issue(key, same_account_as=same_account_as))
+
+    def revoke_key(self, key: str) -> None:
+        """Refuse a key from now on; what was sent with it goes on."""
+        self._call_on_loop(lambda: self._emulator.engine.api_keys.revoke(key))
+
     def change_settings(self, **changes: Any) -> None:
         """Replace settings that decide how prompts, metadata, times and ids are reported, e.g. `echo_prompt="cut"`.
 

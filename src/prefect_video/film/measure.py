@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -113,3 +114,12 @@ def require_as_arranged(measures: FilmMeasures, film: Arrangement) -> None:
         wrong.append(f"its sound lasts {measures.sound_seconds:.2f} s instead of {expected:.2f} s")
     if wrong:
         raise FilmError(f"the finished film is not as it should be: {'; '.join(wrong)}; it was not published")
+
+
+def digest_packets(path: Path) -> str:
+    """Return the SHA-256 digest of all packets of a film: what a manifest in its file does not change."""
+    digest = hashlib.sha256()
+    with av.open(str(path)) as container:
+        for packet in container.demux():
+            digest.update(bytes(packet))
+    return digest.hexdigest()

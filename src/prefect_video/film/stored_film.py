@@ -7,9 +7,15 @@ from typing import Any, Final, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
+from prefect_video.assets import ContentCredentials
+
 PROVENANCE_NOTE: Final = (
     "C2PA manifests and watermarks in metadata are of the clips as the provider delivered them; a film has none of"
     " them: see its ingredients"
+)
+SIGNED_NOTE: Final = (
+    "the film is signed, with its clips as ingredients; watermarks in metadata and the clips' own C2PA manifests are in"
+    " the clips as the provider delivered them"
 )
 
 
@@ -76,6 +82,7 @@ class StoredFilm(BaseModel):
         ingredients: The clips, in the order in which they are first seen.
         files: Digests of the other files: music, captions, font.
         software: Versions that it was made with.
+        content_credentials: Its own C2PA manifest; None where it is not signed.
         note: What is to be known of its provenance.
         created_at: Time of publication.
     """
@@ -106,5 +113,6 @@ class StoredFilm(BaseModel):
     ingredients: tuple[Ingredient, ...]
     files: dict[str, str]
     software: dict[str, str]
+    content_credentials: ContentCredentials | None = None
     note: str = PROVENANCE_NOTE
     created_at: AwareDatetime

@@ -29,15 +29,20 @@ from prefect_video.gallery.publication import (
     publish_gallery,
     publish_index,
 )
+from prefect_video.gallery.status_page import AccountLine, HeldLine, LimitLine, ServiceStatus, render_status
 
 __all__ = [
     "COLUMNS",
     "MANIFEST_NAME",
     "PAGE_NAME",
+    "AccountLine",
     "FilmRecord",
+    "HeldLine",
+    "LimitLine",
     "Manifest",
     "PublishedGallery",
     "RowFormat",
+    "ServiceStatus",
     "ShotRecord",
     "SpendRecord",
     "TakeKey",
@@ -55,6 +60,7 @@ __all__ = [
     "read_rows",
     "render_index",
     "render_page",
+    "render_status",
     "require_parquet",
     "write_manifest",
     "write_rows",

@@ -78,7 +78,7 @@ def render_page(manifest: Manifest) -> bytes:
     """Render the page of a project."""
     shots = [shot for shot in manifest.shots if shot.in_project]
     takes = manifest.takes
-    return _render(
+    return render(
         "project.html",
         manifest=manifest,
         shots=shots,
@@ -98,10 +98,17 @@ def render_page(manifest: Manifest) -> bytes:
 def render_index(projects: Sequence[Manifest]) -> bytes:
     """Render the index page of a store."""
     newest_first = sorted(projects, key=lambda manifest: manifest.made_at, reverse=True)
-    return _render("index.html", projects=[ProjectCard(manifest) for manifest in newest_first])
+    return render("index.html", projects=[ProjectCard(manifest) for manifest in newest_first])
 
 
-def _render(template: str, *, ratio: str | None = None, **values: Any) -> bytes:
+def render(template: str, *, ratio: str | None = None, **values: Any) -> bytes:
+    """Render a page from its template.
+
+    Args:
+        template: Name of the template.
+        ratio: Shape of all videos on it, as `1280x720`; None where they differ.
+        values: What the template shows.
+    """
     environment = _environment()
     # An attribute would not do: the policy allows this one style sheet, and no style of an element.
     style = _read("style.css") + (f".stage{{aspect-ratio:{ratio.replace('x', '/')}}}" if ratio else "")

@@ -163,6 +163,7 @@ async def _find_film(store: Store, project: str) -> FilmRecord | None:
         path=film.uri.rpartition("/")[2],
         thumbnail=film.thumbnail_uri.rpartition("/")[2],
         **film.model_dump(include={"sha256", "bytes", "duration_seconds", "width", "height"}),
+        content_credentials=film.content_credentials,
     )
 
 

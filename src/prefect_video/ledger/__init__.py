@@ -4,11 +4,13 @@ SQLite by default, PostgreSQL in production. May import the records (errors, sho
 """
 
 from prefect_video.ledger.account_limits import queue_rank
+from prefect_video.ledger.account_queues import AccountQueue
 from prefect_video.ledger.amounts import PRICE_UNKNOWN, usd, usd_sum
 from prefect_video.ledger.budgets import Limit, describe_nearly_used
 from prefect_video.ledger.callbacks import Callback
 from prefect_video.ledger.claims import row_from_request
 from prefect_video.ledger.cost_bound import DEFAULT_COST_BOUND, CostBound, cost_columns, with_dispute
+from prefect_video.ledger.deferred_runs import DeferredRun
 from prefect_video.ledger.hold_reasons import PROGRAM, HoldReason, command_line, hold_message, is_given_up
 from prefect_video.ledger.idempotency_keys import BoundKey
 from prefect_video.ledger.late_reservations import LATE_PREFIX, is_late
@@ -37,6 +39,7 @@ from prefect_video.ledger.records import (
     Job,
     JobPosition,
     JobRequest,
+    KeyUse,
     MismatchPolicy,
     NumberedEntry,
     Priority,
@@ -64,6 +67,7 @@ __all__ = [
     "UNFINISHED",
     "URL_VARIABLE",
     "AccountMeasurement",
+    "AccountQueue",
     "AccountStatus",
     "ApprovalRequest",
     "BoundKey",
@@ -77,11 +81,13 @@ __all__ = [
     "CommittedSums",
     "CompletionTime",
     "CostBound",
+    "DeferredRun",
     "HistoryEntry",
     "HoldReason",
     "Job",
     "JobPosition",
     "JobRequest",
+    "KeyUse",
     "Ledger",
     "Limit",
     "Measurement",

@@ -15,11 +15,13 @@ from typing import Any, Final
 from sqlalchemy import and_, bindparam, func, or_, select, text, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from prefect_video.ledger.account_keys import AccountKeys
 from prefect_video.ledger.base import LedgerBase
 from prefect_video.ledger.database import Database
 from prefect_video.ledger.jobs import Jobs
 from prefect_video.ledger.leases import Lease
 from prefect_video.ledger.records import OCCUPYING, AccountStatus, Job, State
+from prefect_video.ledger.row_guards import drop_none
 from prefect_video.ledger.tables import accounts, jobs_table
 
 logger = logging.getLogger(__name__)
@@ -63,9 +65,12 @@ _WAITING: Final = select(_jobs.id, _jobs.owner, _jobs.priority, _jobs.waiting_si
 class AccountLimits(LedgerBase):
     """Slots, quotas and circuit breakers of accounts, shared by all processes."""
 
-    def __init__(self, database: Database, owner: Lease, command_option: str | None, *, jobs: Jobs) -> None:
+    def __init__(
+        self, database: Database, owner: Lease, command_option: str | None, *, jobs: Jobs, keys: AccountKeys
+    ) -> None:
         super().__init__(database, owner, command_option)
         self._jobs = jobs
+        self._keys = keys
 
     async def acquire_slot(
         self,
@@ -74,6 +79,7 @@ class AccountLimits(LedgerBase):
         slots: int | None,
         task_run_id: str | None = None,
         deadline_at: datetime | None = None,
+        key_fingerprint: str | None = None,
         admit: Callable[[AccountStatus], None] | None = None,
     ) -> Job | None:
         """Begin a submit if the account has a slot for it, in one transaction; otherwise queue the row.
@@ -84,6 +90,7 @@ class AccountLimits(LedgerBase):
                 a 429 has left.
             task_run_id: The task run that sends it.
             deadline_at: Until when it is waited for.
+            key_fingerprint: That of the key that it is sent with.
             admit: Called with the account's breaker and quota, in the transaction; an error refuses the submit.
 
         Returns:
@@ -93,7 +100,9 @@ class AccountLimits(LedgerBase):
             Exception: Whatever `admit` raises; nothing has changed.
             InvalidTransition: The row is not reserved, or belongs to another process.
         """
-        async with self._database.writing() as connection:
+        sending = drop_none(task_run_id=task_run_id, deadline_at=deadline_at, key_fingerprint=key_fingerprint)
+
+        async def acquire(connection: AsyncConnection) -> Job | None:
             job = await self._locked(connection, job_id)
             if job.state is State.RESERVED:
                 await self._one_at_a_time(connection, job.account)
@@ -104,7 +113,12 @@ class AccountLimits(LedgerBase):
                     admit(_status(row, slots=allowed, now=now))
                 if allowed is not None and not await self._is_free(connection, job, allowed):
                     return None
-            return await self._jobs.begin(connection, job, task_run_id=task_run_id, deadline_at=deadline_at)
+            begun = await self._jobs.begin(connection, job, sending)
+            if key_fingerprint is not None:
+                await self._keys.note_use(connection, job.account, key_fingerprint)
+            return begun
+
+        return await self._database.write(acquire)
 
     async def leave_slot_queue(self, job_id: str) -> None:
         """Take a row out of the queue for slots."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Sequence
 from typing import Any
 
@@ -11,6 +10,7 @@ from sqlalchemy import Row, delete, insert, select
 from prefect_video.ledger.base import LedgerBase
 from prefect_video.ledger.claims import wait_for_turn
 from prefect_video.ledger.records import ApprovalRequest
+from prefect_video.ledger.row_records import readable_rows, record_from_row
 from prefect_video.ledger.tables import approval_requests
 
 _COLUMNS = tuple(approval_requests.c[name] for name in ApprovalRequest.model_fields)
@@ -27,7 +27,7 @@ class ApprovalRequests(LedgerBase):
         if environment is not None:
             query = query.where(approval_requests.c.environment == environment)
         async with self._database.reading() as connection:
-            return [_from_row(row) for row in await connection.execute(query)]
+            return list(readable_rows(await connection.execute(query), _from_row))
 
     async def ask(
         self, project: str, requests: Sequence[ApprovalRequest], *, relevant: Collection[str], environment: str
@@ -54,7 +54,7 @@ class ApprovalRequests(LedgerBase):
                 of_shot = (*place, approval_requests.c.shot_id == shot_id)
                 await connection.execute(delete(approval_requests).where(*of_shot))
             for request in renewed:
-                values = {**request.model_dump(), "takes": json.dumps(request.takes)}
+                values = request.model_dump()
                 await connection.execute(insert(approval_requests).values(values))
 
 
@@ -66,4 +66,4 @@ def _keep_time(request: ApprovalRequest, before: ApprovalRequest | None) -> Appr
 
 
 def _from_row(row: Row[Any]) -> ApprovalRequest:
-    return ApprovalRequest.model_validate({**row._asdict(), "takes": json.loads(row.takes)})
+    return record_from_row(row, ApprovalRequest, approval_requests.name)

@@ -252,6 +252,8 @@ def _scope(budget: Budget, key: str, now: datetime) -> ColumnElement[bool]:
     this_month = jobs_table.c.created_at >= beginning_of_month(now)
     if budget.scope == "requester":
         return and_(jobs_table.c.requester == key, this_month)
+    if budget.scope == "environment":
+        return and_(jobs_table.c.environment == key, this_month)
     return and_(jobs_table.c.account == key, this_month) if budget.scope == "plan" else this_month
 
 
@@ -260,6 +262,8 @@ def _name(budget: Budget, key: str, now: datetime) -> str:
         return f"month {now:%Y-%m}"
     if budget.scope == "requester":
         return f"token {key} in {now:%Y-%m}"
+    if budget.scope == "environment":
+        return f"environment {key} in {now:%Y-%m}"
     return f"plan of account {key} in {now:%Y-%m}" if budget.scope == "plan" else f"{budget.scope} {key}"
 
 
@@ -275,6 +279,8 @@ def _key(budget: Budget, job_request: JobRequest) -> str:
         return job_request.project
     if budget.scope == "requester":
         return job_request.requester.name if job_request.requester else ""
+    if budget.scope == "environment":
+        return job_request.environment
     return "" if budget.scope == "month" else job_request.account
 
 
@@ -282,7 +288,7 @@ def _videos(number: int) -> str:
     return "1 video" if number == 1 else f"{number} videos"
 
 
-Grouping = Literal["month", "project", "account", "model", "day"]
+Grouping = Literal["month", "project", "account", "key", "environment", "model", "day"]
 
 _PERIODS: Final = {"month": ("YYYY-MM", 7), "day": ("YYYY-MM-DD", 10)}
 
@@ -334,19 +340,29 @@ class SpendReports(LedgerBase):
             ]
 
     async def budget_usage(
-        self, budgets: Sequence[Budget], *, project: str, account: str, requester: Requester | None = None
+        self,
+        budgets: Sequence[Budget],
+        *,
+        project: str,
+        account: str,
+        environment: str = "production",
+        requester: Requester | None = None,
     ) -> list[BudgetUsage]:
-        """Read how much of each budget is used up, for a project, an account and a client of the service."""
+        """Read how much of each budget is used up: for a project, an account, an environment, a client."""
         now = datetime.now(UTC)
         budgets = (*budgets, *requester_budgets([requester]))
         name = requester.name if requester else ""
         keys = {"project": project, "account": account, "plan": account, "month": "", "requester": name}
+        keys["environment"] = environment
         async with self._database.reading() as connection:
             # A claim would free them.
             dead = await find_abandoned(connection, self._owner) if budgets else []
             return [await read_usage(connection, budget, keys[budget.scope], now, without=dead) for budget in budgets]
 
     def _key(self, by: Grouping) -> ColumnElement[Any]:
+        if by == "key":
+            # By its fingerprint; what was not sent yet has none.
+            return func.coalesce(jobs_table.c.key_fingerprint, "-")
         if by not in _PERIODS:
             return jobs_table.c[by]
         pattern, length = _PERIODS[by]

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import re
 import sqlite3
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from sqlalchemy import Connection, Insert, Table, event, func, select
 from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
@@ -17,11 +17,17 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import ConnectionPoolEntry, NullPool
 
+from prefect_video._shield import shielded
 from prefect_video.errors import InvalidTransition, LedgerError, LedgerSchemaMismatch, LedgerUnavailable
 from prefect_video.ledger.file_identity import FileIdentity
 from prefect_video.ledger.group_commit import GroupCommit
+from prefect_video.ledger.sqlite_driver import Connection as SqliteConnection
 from prefect_video.ledger.sqlite_driver import connect
 from prefect_video.ledger.urls import DatabaseUrl
+
+Result = TypeVar("Result")
+Statements = Callable[[AsyncConnection], Coroutine[Any, Any, Result]]
+"""Coroutine function that runs statements of one transaction."""
 
 _SQLITE_FAULTS: Final = (
     (
@@ -187,6 +193,30 @@ class Database:
                 async with self._turn, self._writer.begin() as connection:
                     yield connection
 
+    async def read(self, queries: Statements[Result]) -> Result:
+        """Run queries as in `reading`; on SQLite all of them in one visit to the file's thread.
+
+        Args:
+            queries: Runs them; it awaits nothing but the connection that it is given.
+
+        Raises:
+            LedgerError: See `faults`.
+        """
+        async with self.reading() as connection:
+            return await self._run(connection, queries, ends=True)
+
+    async def write(self, step: Statements[Result]) -> Result:
+        """Run a transaction as in `writing`; on SQLite all its statements in one visit to the file's thread.
+
+        Args:
+            step: Runs them; it awaits nothing but the connection that it is given.
+
+        Raises:
+            LedgerError: See `faults`.
+        """
+        async with self.writing() as connection:
+            return await self._run(connection, step, ends=False)
+
     @asynccontextmanager
     async def writing_immediately(self) -> AsyncIterator[AsyncConnection]:
         """Open a transaction as `writing`, on PostgreSQL outside of the pool, so that a busy pool does not delay it.
@@ -201,6 +231,24 @@ class Database:
         with self._explained():
             async with self._aside.begin() as connection:
                 yield connection
+
+    async def _run(self, connection: AsyncConnection, statements: Statements[Result], *, ends: bool) -> Result:
+        """Run statements, and end their transaction where they have only read."""
+        if not self.is_sqlite:
+            return await statements(connection)
+        driver = (await connection.get_raw_connection()).driver_connection
+        assert isinstance(driver, SqliteConnection)
+        # Not the one that waits for each statement of a cancelled task: here the visit is waited for.
+        plain = AsyncConnection(connection.engine, connection.sync_connection)
+
+        async def run_all() -> Result:
+            try:
+                return await statements(plain)
+            finally:
+                if ends:
+                    await plain.rollback()
+
+        return await shielded(driver.complete(run_all()))
 
     async def listen(self, channel: str, heard: Callable[..., None], broken: Callable[..., None]) -> AsyncConnection:
         """Listen to a channel of PostgreSQL, on a connection outside the pool; end it with `end_listening`.

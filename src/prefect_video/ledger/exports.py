@@ -10,6 +10,7 @@ from sqlalchemy import and_, or_, select
 
 from prefect_video.ledger.base import CHUNK, LedgerBase
 from prefect_video.ledger.records import HistoryEntry, Job
+from prefect_video.ledger.row_records import readable_rows
 from prefect_video.ledger.tables import JOBS, history, job_from_row, jobs_table
 
 _STEPS: Final = select(*(history.c[name] for name in HistoryEntry.model_fields))
@@ -31,15 +32,16 @@ class Exports(LedgerBase):
         page = query
         while True:
             async with self._database.reading() as connection:
-                jobs = [job_from_row(row) for row in await connection.execute(page)]
+                rows = list(await connection.execute(page))
+                jobs = list(readable_rows(rows, job_from_row, what="not exported"))
                 wanted = _STEPS.where(history.c.job_id.in_([job.id for job in jobs])).order_by(history.c.id)
                 steps: dict[str, list[HistoryEntry]] = defaultdict(list)
                 for row in await connection.execute(wanted):
                     steps[row.job_id].append(HistoryEntry.model_validate(row._asdict()))
             for job in jobs:
                 yield job, steps[job.id]
-            if len(jobs) < CHUNK:
+            if len(rows) < CHUNK:
                 return
-            last = jobs[-1]
+            last = rows[-1]
             later = and_(columns.created_at == last.created_at, columns.id > last.id)
             page = query.where(or_(columns.created_at > last.created_at, later))

@@ -23,6 +23,7 @@ class HoldReason(StrEnum):
 
     SUBMIT_UNANSWERED = "submit_unanswered"
     OTHER_ACCOUNT = "other_account"
+    KEY_REPLACED = "key_replaced"
     VIDEO_GONE = "video_gone"
     PAST_DEADLINE = "past_deadline"
     VIDEO_UNREACHABLE = "video_unreachable"
@@ -83,6 +84,16 @@ HOLDS: Final[Mapping[HoldReason, Hold]] = MappingProxyType(
             " that of account {used_account} (credentials {used_credentials!r}). Run again with the key it was sent"
             " with. If that key was replaced by a new one of the same account, run:",
             (_ACCEPTED,),
+        ),
+        HoldReason.KEY_REPLACED: Hold(
+            "shot {shot!r}: generation {generation} was sent with key {key}, and the key in use ({used_key}) does not"
+            " know it. It may be of another tenant, so that proves nothing, and nothing is bought again by itself. Set"
+            " the former key as previous_api_key, or correct the key; then run:",
+            (
+                _KEEP_WAITING,
+                _BUY_AGAIN._replace(meaning="the provider's console shows that it is gone"),
+                _GIVE_UP,
+            ),
         ),
         HoldReason.VIDEO_GONE: Hold(
             "{cause} It was paid for and is not bought again by itself. Decide:", (_BUY_AGAIN, _GIVE_UP)

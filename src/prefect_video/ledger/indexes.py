@@ -53,6 +53,13 @@ Index(
 )
 # Few jobs wait for a human, and a search for them must not read all others.
 Index("ix_jobs_held", jobs_table.c.created_at, sqlite_where=_held, postgresql_where=_held)
+Index(
+    "ix_jobs_key",
+    jobs_table.c.key_fingerprint,
+    jobs_table.c.generation_id,
+    sqlite_where=_accepted,
+    postgresql_where=_accepted,
+)
 Index("ix_jobs_flow_run", jobs_table.c.flow_run_id)
 Index("ix_jobs_sent", jobs_table.c.account, jobs_table.c.sent_at)
 Index("ix_jobs_submitted", jobs_table.c.account, jobs_table.c.submitted_at)

@@ -141,7 +141,7 @@ class Lease:
 
     async def alive(self, connection: AsyncConnection, ids: Collection[str]) -> set[str]:
         """Return the owners that are alive."""
-        held = await asyncio.to_thread(lambda: {owner: _lock_held(owner) for owner in ids})
+        held = await _look_at_locks(ids)
         alive = {owner for owner, is_alive in held.items() if is_alive}
         # Of another machine, or without a lock file: only its heartbeat tells.
         if unsure := [owner for owner, is_alive in held.items() if is_alive is None]:
@@ -167,6 +167,16 @@ class Lease:
                 await self.heartbeat()
             except LedgerError as error:
                 logger.warning("no heartbeat was written, other machines may take this one for dead: %s", error)
+
+
+async def _look_at_locks(ids: Collection[str]) -> dict[str, bool | None]:
+    """Look at the lock files of owners; not on the event loop."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        # A transaction that runs in the thread of its file.
+        return {owner: _lock_held(owner) for owner in ids}
+    return await asyncio.to_thread(lambda: {owner: _lock_held(owner) for owner in ids})
 
 
 def runtime_folder() -> Path:

@@ -10,7 +10,9 @@ from typing import Self
 
 from prefect_video._shield import shielded
 from prefect_video.ledger import schema
+from prefect_video.ledger.account_keys import AccountKeys
 from prefect_video.ledger.account_limits import AccountLimits
+from prefect_video.ledger.account_queues import AccountQueues
 from prefect_video.ledger.approval_requests import ApprovalRequests
 from prefect_video.ledger.backups import back_up
 from prefect_video.ledger.budgets import SpendReports
@@ -19,6 +21,7 @@ from prefect_video.ledger.change_feed import ChangeFeed, open_change_feed
 from prefect_video.ledger.choices import Choices
 from prefect_video.ledger.claims import Claims
 from prefect_video.ledger.database import Database
+from prefect_video.ledger.deferred_runs import DeferredRuns
 from prefect_video.ledger.exports import Exports
 from prefect_video.ledger.hold_reasons import recover_command
 from prefect_video.ledger.idempotency_keys import IdempotencyKeys
@@ -48,12 +51,14 @@ class Ledger:
         jobs: Reads and state changes of jobs.
         claims: Which process may buy a video, and which one works on a job.
         accounts: Slots, quotas and circuit breakers that all processes share.
+        keys: Age and last use of the accounts' keys.
         spend: Sums of what was spent and is reserved.
         measurements: Money and work at a moment, for monitoring.
         events: Webhook events, handled once.
         reviews: Prompts that were refused or allowed.
         idempotency: Keys of requests to the service.
         project_requests: Projects that clients of the service have requested.
+        deferred: Runs that have left their shots at the provider, until their projects are complete.
         callbacks: Calls to clients of the service that are due when a job or a project has ended.
         stores: Identities of the stores that hold the videos.
         recovery: Jobs restored from evidence outside of the ledger.
@@ -80,13 +85,15 @@ class Ledger:
         shared = (database, owner, command_option)
         self.jobs = Jobs(*shared)
         self.claims = Claims(*shared)
-        self.accounts = AccountLimits(*shared, jobs=self.jobs)
+        self.keys = AccountKeys(*shared)
+        self.accounts = AccountLimits(*shared, jobs=self.jobs, keys=self.keys)
         self.spend = SpendReports(*shared)
         self.measurements = Measurements(*shared)
         self.events = WebhookEvents(*shared)
         self.reviews = PromptReviews(*shared)
         self.idempotency = IdempotencyKeys(*shared)
         self.project_requests = ProjectRequests(*shared)
+        self.deferred = DeferredRuns(*shared)
         self.callbacks = Callbacks(*shared)
         self.stores = StoreIdentities(*shared, seen=stores)
         self.recovery = Recoveries(*shared)
@@ -95,6 +102,7 @@ class Ledger:
         self.late = LateReservations(*shared)
         self.retention = Retention(*shared)
         self.exports = Exports(*shared)
+        self.queues = AccountQueues(*shared, limits=self.accounts)
 
     @classmethod
     async def open(

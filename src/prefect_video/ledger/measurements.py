@@ -9,7 +9,7 @@ from decimal import Decimal
 from typing import Any, Final
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict
-from sqlalchemy import func, select
+from sqlalchemy import func, or_, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from prefect_video.ledger.base import LedgerBase
@@ -80,6 +80,22 @@ class Measurements(LedgerBase):
             reasons = Counter(find_reason(text) or OTHER_REASON for text in held.scalars())
         entries = (AccountMeasurement(account=account, **measured[account]) for account in sorted(measured))
         return Measurement(at=now, accounts=tuple(entries), held=reasons)
+
+    async def count_states(self, *, since: datetime) -> dict[str, int]:
+        """Count the jobs that were reserved since a time, and all in progress, by state; states without any are absent.
+
+        Args:
+            since: The time.
+        """
+        jobs = jobs_table.c
+        counts = (
+            select(jobs.state, func.count())
+            .where(or_(jobs.created_at >= since, jobs.state.in_(sorted(UNFINISHED))))
+            .group_by(jobs.state)
+        )
+        async with self._database.reading() as connection:
+            found = {State(state): int(number) for state, number in await connection.execute(counts)}
+        return {state.value: found[state] for state in State if state in found}
 
 
 async def _measure_accounts(connection: AsyncConnection, now: datetime) -> dict[str, dict[str, Any]]:

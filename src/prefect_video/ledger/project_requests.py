@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from typing import Any
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict
-from sqlalchemy import or_, select, update
+from sqlalchemy import Row, or_, select, update
 
 from prefect_video.ledger.base import LedgerBase
 from prefect_video.ledger.records import Requester
+from prefect_video.ledger.row_records import readable_rows, record_from_row
 from prefect_video.ledger.tables import project_requests
 from prefect_video.projects import Project
 
@@ -57,7 +59,7 @@ class ProjectRequests(LedgerBase):
         async with self._database.reading() as connection:
             query = select(project_requests).where(project_requests.c.id == request_id)
             row = (await connection.execute(query)).one_or_none()
-        return None if row is None else ProjectRequest.model_validate(row._asdict())
+        return None if row is None else _from_row(row)
 
     async def unfinished(self, environment: str) -> list[ProjectRequest]:
         """Read the requests of an environment whose runs have not ended, oldest first."""
@@ -65,7 +67,7 @@ class ProjectRequests(LedgerBase):
         query = select(project_requests).where(columns.ended_at.is_(None), columns.environment == environment)
         async with self._database.reading() as connection:
             found = await connection.execute(query.order_by(columns.created_at))
-            return [ProjectRequest.model_validate(row._asdict()) for row in found]
+            return list(readable_rows(found, _from_row))
 
     async def take(self, request: ProjectRequest) -> bool:
         """Become the owner of an unfinished request, unless a living process is; return whether it is owned now."""
@@ -107,3 +109,7 @@ class ProjectRequests(LedgerBase):
                 .where(columns.id == request_id, columns.ended_at.is_(None))
                 .values(ended_at=datetime.now(UTC), error=error, owner=None)
             )
+
+
+def _from_row(row: Row[Any]) -> ProjectRequest:
+    return record_from_row(row, ProjectRequest, project_requests.name)

@@ -15,6 +15,7 @@ from prefect_video.ledger.base import BY_ID, LedgerBase, chunks, no_such_job
 from prefect_video.ledger.claims import row_from_request
 from prefect_video.ledger.log_lines import log_state
 from prefect_video.ledger.records import Job, JobRequest, State
+from prefect_video.ledger.row_records import readable_rows
 from prefect_video.ledger.tables import (
     JOBS,
     allowed_prompts,
@@ -46,7 +47,7 @@ class PromptReviews(LedgerBase):
             jobs_table.c.state.in_([State.RELEASED, State.FAILED]), jobs_table.c.error_type.in_(REFUSALS)
         ).order_by(jobs_table.c.created_at.desc(), jobs_table.c.id.desc())
         async with self._database.reading() as connection:
-            return [job_from_row(row) for row in await connection.execute(query)]
+            return list(readable_rows(await connection.execute(query), job_from_row))
 
     async def record_screened(self, job_request: JobRequest, error: VideoError | str) -> Job:
         """Keep a prompt that the local screen refused; nothing is reserved for it."""
@@ -68,12 +69,15 @@ class PromptReviews(LedgerBase):
         Raises:
             LedgerError: There is no such row.
         """
-        async with self._database.reading() as connection:
+
+        async def read(connection: AsyncConnection) -> tuple[Job, Job | None]:
             row = (await connection.execute(BY_ID, {"sought": job_id})).one_or_none()
             if row is None:
                 raise no_such_job(job_id)
             job = job_from_row(row)
             return job, await self._find_block(connection, job)
+
+        return await self._database.read(read)
 
     async def _find_block(self, connection: AsyncConnection, job: Job) -> Job | None:
         """Find the row that stops a job.
@@ -86,7 +90,7 @@ class PromptReviews(LedgerBase):
             _BLOCKED,
             {"account": job.account, "fingerprint": job.fingerprint, "provider": job.provider, "sought": job.id},
         )
-        rows = [job_from_row(row) for row in blocked]
+        rows = readable_rows(blocked, job_from_row)
         found = next((row for row in rows if _words(row) == prompt), None)
         if found is None:
             return None

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from itertools import takewhile
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Text, and_, bindparam, delete, func, insert, or_, select, type_coerce
+from sqlalchemy import ColumnElement, Row, Text, and_, bindparam, delete, func, insert, or_, select, type_coerce
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from prefect_video.assets import MANUAL, Asset
@@ -27,6 +27,7 @@ from prefect_video.ledger.records import (
     State,
     WorkKind,
 )
+from prefect_video.ledger.row_records import UnreadableValue, readable_rows, require_readable
 from prefect_video.ledger.tables import JOBS, copies, history, job_from_row, jobs_table
 
 Key = tuple[str, str]
@@ -205,7 +206,7 @@ class Queries(LedgerBase):
         async with self._database.reading() as connection:
             for chunk in chunks(wanted):
                 rows = await connection.execute(JOBS.where(jobs_table.c.id.in_(chunk)))
-                found.update((row.id, job_from_row(row)) for row in rows)
+                found.update((job.id, job) for job in readable_rows(rows, job_from_row))
         return [found[job_id] for job_id in wanted if job_id in found]
 
     async def left_state(self, job_ids: Iterable[str], *, out_of: State) -> list[Job]:
@@ -214,7 +215,7 @@ class Queries(LedgerBase):
         async with self._database.reading() as connection:
             for chunk in chunks(job_ids):
                 query = JOBS.where(jobs_table.c.id.in_(chunk), jobs_table.c.state != out_of)
-                found.extend(job_from_row(row) for row in await connection.execute(query))
+                found.extend(readable_rows(await connection.execute(query), job_from_row))
         return found
 
     async def owners_of(self, job_ids: Iterable[str]) -> dict[str, str | None]:
@@ -354,7 +355,21 @@ class Queries(LedgerBase):
             conditions.append(or_(columns.created_at < after.created_at, same_moment))
         query = JOBS.where(*conditions).order_by(columns.created_at.desc(), columns.id.desc()).limit(limit)
         async with self._database.reading() as connection:
-            return [job_from_row(row) for row in await connection.execute(query)]
+            rows = list(await connection.execute(query))
+        jobs = list(readable_rows(rows, job_from_row))
+        if len(jobs) < len(rows) == limit:
+            # What cannot be read must not look like the end of the list.
+            jobs += await self.page(
+                environment=environment,
+                project=project,
+                state=state,
+                shot=shot,
+                hold_reason=hold_reason,
+                since=since,
+                after=JobPosition(created_at=rows[-1].created_at, id=rows[-1].id),
+                limit=limit - len(jobs),
+            )
+        return jobs
 
     async def history_after(self, job_id: str, number: int) -> list[NumberedEntry]:
         """Read the lines of a row's history that come after the line with a number, oldest first."""
@@ -371,9 +386,35 @@ class Queries(LedgerBase):
             found = await connection.execute(select(*columns).where(history.c.job_id == job_id).order_by(history.c.id))
             return [HistoryEntry.model_validate(row._asdict()) for row in found]
 
-    async def recorded_generations(self, account: str) -> dict[str, RecordedGeneration]:
-        """Return the generations of the account's jobs by their ids."""
+    async def generations_sent_with(self, key_fingerprint: str) -> frozenset[str]:
+        """Return the ids of the generations that were sent with a key."""
         columns = jobs_table.c
+        query = select(columns.generation_id).where(
+            columns.key_fingerprint == key_fingerprint, columns.generation_id.is_not(None)
+        )
+        async with self._database.reading() as connection:
+            return frozenset((await connection.execute(query)).scalars())
+
+    async def unfinished_by_key(self, account: str) -> dict[str | None, int]:
+        """Count the unfinished rows of an account that were sent, by the fingerprint of the key that has sent them."""
+        key = jobs_table.c.key_fingerprint
+        query = select(key, func.count()).where(
+            jobs_table.c.account == account, jobs_table.c.state.in_(UNFINISHED - {State.RESERVED})
+        )
+        async with self._database.reading() as connection:
+            return {row[0]: row[1] for row in await connection.execute(query.group_by(key))}
+
+    async def recorded_generations(
+        self, account: str, key_fingerprint: str | None = None
+    ) -> dict[str, RecordedGeneration]:
+        """Return the generations of the account's jobs by their ids, and those that were sent with a key.
+
+        One key may be used under two names of accounts: its list shows the generations of both.
+        """
+        columns = jobs_table.c
+        theirs = columns.account == account
+        if key_fingerprint is not None:
+            theirs = or_(theirs, columns.key_fingerprint == key_fingerprint)
         async with self._database.reading() as connection:
             found = await connection.execute(
                 select(
@@ -383,12 +424,12 @@ class Queries(LedgerBase):
                     type_coerce(columns.shot, Text()).label("shot"),
                     columns.state,
                     columns.hold_reason,
-                ).where(columns.account == account, columns.generation_id.is_not(None))
+                ).where(theirs, columns.generation_id.is_not(None))
             )
             return {
                 str(row.generation_id): RecordedGeneration(
                     recorded_at=row.recorded_at,
-                    prompt=json.loads(row.shot).get("prompt"),
+                    prompt=_read_prompt(row.shot),
                     in_progress=_is_in_progress(row.state, row.hold_reason),
                 )
                 for row in found
@@ -425,7 +466,7 @@ class Queries(LedgerBase):
                 rows = await connection.execute(
                     select(copies).where(copies.c.project == project, copies.c.job_id.in_(chunk))
                 )
-                found.update(((row.job_id, row.shot_id), row.asset) for row in rows)
+                found.update(readable_rows(rows, _copy_from_row))
         return found
 
     async def record_copy(self, job_id: str, project: str, shot_id: str, asset: Asset) -> None:
@@ -474,6 +515,8 @@ class Queries(LedgerBase):
         )
         async with self._database.reading() as connection:
             for shot, submitted_at, seconds, estimated_at in await connection.execute(newest):
+                if isinstance(shot, UnreadableValue):
+                    continue
                 newest_of_kind = taken.setdefault(WorkKind(shot.model, shot.duration, shot.resolution), [])
                 if len(newest_of_kind) < _NEWEST:
                     hinted = None if estimated_at is None else (estimated_at - submitted_at).total_seconds()
@@ -490,12 +533,26 @@ class Queries(LedgerBase):
         query = JOBS.where(*conditions).limit(limit)
         query = query.order_by(*(column.desc() for column in order)) if newest_first else query.order_by(*order)
         async with self._database.reading() as connection:
-            return [job_from_row(row) for row in await connection.execute(query)]
+            return list(readable_rows(await connection.execute(query), job_from_row))
 
     async def _count(self, *conditions: ColumnElement[bool]) -> int:
         async with self._database.reading() as connection:
             found = await connection.execute(select(func.count()).select_from(jobs_table).where(*conditions))
             return found.scalar_one()
+
+
+def _read_prompt(shot: str) -> str | None:
+    """Return the prompt in a shot's JSON; None where it cannot be read, so that any may have been meant."""
+    try:
+        prompt = json.loads(shot)["prompt"]
+    except (ValueError, KeyError, TypeError):
+        return None
+    return prompt if isinstance(prompt, str) else None
+
+
+def _copy_from_row(row: Row[Any]) -> tuple[tuple[str, str], Asset]:
+    asset = require_readable(row.asset, table=copies.name, row_id=row.job_id, column="asset")
+    return (row.job_id, row.shot_id), asset
 
 
 def _equal(**wanted: Any) -> list[ColumnElement[bool]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from enum import StrEnum
 from types import MappingProxyType
@@ -101,7 +101,7 @@ class JobRequest(_Record):
         take: 1 for the first take.
         project: Name of the project.
         provider: Name of the provider.
-        account: Keyed hash of provider, base URL and key.
+        account: Id of the account, which outlives its keys where it has a name.
         environment: `development`, `staging` or `production`; fingerprints are shared within one only.
         credentials: How to find the credentials again: `env`, `emulator` or `block-type/block-name`; never a key.
         store: Where the asset goes: a URL or `block-type/block-name`.
@@ -117,6 +117,7 @@ class JobRequest(_Record):
         reservation: Fingerprint of the late reservation that is used up by this request, or freed; None for none.
         quality_policy: The quality gates of its project; None for none.
         requester: The client of the service that is charged; None for runs of one's own.
+        traceparent: The span that requests it, as W3C's Trace Context writes it; None where nothing is traced.
     """
 
     fingerprint: str
@@ -140,6 +141,7 @@ class JobRequest(_Record):
     reservation: str | None = None
     quality_policy: QualityPolicy | None = None
     requester: Requester | None = None
+    traceparent: str | None = None
 
     def is_served_by(self, job: Job) -> bool:
         """Tell whether an existing job of this request serves its take, so that nothing else may be bought.
@@ -161,6 +163,9 @@ class Job(_Record):
     `store_id` is the identity of the store that the asset was published to. `left_count` is how many collections in a
     row have left it for later, and `left_reason` why the last one has. `quality` is what the gates of `quality_policy`
     have found in its video. `requester` is the client of the service whose monthly limit it counts against.
+    `key_fingerprint` is that of the key that it was last sent with; None where it was not sent, or by which is unknown.
+    `traceparent` is the span that has requested it: later steps, of other processes too, join its trace.
+    `seconds_taken` is the time from its acceptance to its end, where that was seen.
     """
 
     id: str
@@ -206,6 +211,9 @@ class Job(_Record):
     quality_policy: QualityPolicy | None = None
     quality: Quality | None = None
     requester: str | None = None
+    key_fingerprint: str | None = None
+    traceparent: str | None = None
+    seconds_taken: float | None = None
 
     @property
     def is_service_request(self) -> bool:
@@ -286,18 +294,42 @@ class AccountStatus(_Record):
     just_opened: bool = False
 
 
+class KeyUse(_Record):
+    """Use of a key by an account.
+
+    Attributes:
+        account: Id of the account.
+        key_fingerprint: Fingerprint of the key.
+        first_used_at: When this ledger saw it for the first time, from which its age is counted.
+        last_used_at: When a run used it last, to the hour.
+    """
+
+    model_config = ConfigDict(extra="ignore")
+
+    account: str
+    key_fingerprint: str
+    first_used_at: AwareDatetime
+    last_used_at: AwareDatetime
+
+    @property
+    def age(self) -> timedelta:
+        """Time since it was used for the first time."""
+        return datetime.now(UTC) - self.first_used_at
+
+
 class Budget(_Record):
     """One limit on what may be committed (spent plus reserved).
 
     Attributes:
         scope: `project` counts all rows of one project, `account` all of one account,
             `month` those of the current calendar month (UTC), all projects and accounts together, `plan` those of one
-            account in the current calendar month, `requester` those of one client of the service in that month.
+            account in the current calendar month, `environment` those of one environment and `requester` those of one
+            client of the service in that month.
         limit_usd: The most in USD; None for no limit in money.
         limit_videos: The most generations paid or reserved; None for no limit in number.
     """
 
-    scope: Literal["month", "project", "account", "plan", "requester"]
+    scope: Literal["month", "project", "account", "plan", "environment", "requester"]
     limit_usd: Decimal | None = Field(default=None, ge=0)
     limit_videos: int | None = Field(default=None, ge=0)
 

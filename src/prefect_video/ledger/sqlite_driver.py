@@ -1,13 +1,14 @@
 """The connection to a SQLite file, as SQLAlchemy's aiosqlite dialect drives it: one visit to its thread a statement.
 
 aiosqlite's own connection makes four (opens a cursor, executes, fetches, closes it), and each one wakes two threads:
-they, not SQLite, are what a transaction's time goes to.
+they, not SQLite, are what a transaction's time goes to. A transaction may be run in the thread as a whole, in one visit
+(`Connection.complete`).
 """
 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Coroutine, Generator, Sequence
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
 
@@ -98,7 +99,17 @@ class Connection:
         if self._thread.is_stopped:
             # In the words of `sqlite3`, by which SQLAlchemy knows a connection that is of no more use.
             raise sqlite3.ProgrammingError("Cannot operate on a closed database.")
+        if self._thread.is_current:
+            return self._call(function, *arguments, **options)
         return await self._thread.run(self._call, function, *arguments, **options)
+
+    async def complete(self, statements: Coroutine[Any, Any, Result]) -> Result:
+        """Run a coroutine in the thread, from its beginning to its end; it awaits nothing but this connection.
+
+        Raises:
+            RuntimeError: It awaits something else.
+        """
+        return await self._thread.run(_complete, statements)
 
     def _open(self) -> None:
         location = self._location
@@ -170,3 +181,13 @@ class Cursor:
             self.rowcount, self.lastrowid = cursor.rowcount, cursor.lastrowid
         finally:
             cursor.close()
+
+
+def _complete(coroutine: Coroutine[Any, Any, Result]) -> Result:
+    try:
+        coroutine.send(None)
+    except StopIteration as end:
+        result: Result = end.value
+        return result
+    coroutine.close()
+    raise RuntimeError("a transaction in the thread of its file may await nothing but its connection")

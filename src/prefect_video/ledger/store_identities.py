@@ -5,9 +5,9 @@ from __future__ import annotations
 import uuid
 from collections.abc import Collection, Iterable, Mapping
 from datetime import UTC, datetime
-from typing import Final
+from typing import Any, Final
 
-from sqlalchemy import and_, exists, func, insert, or_, select, text, update
+from sqlalchemy import Row, and_, exists, func, insert, or_, select, text, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from prefect_video.assets import Asset
@@ -15,6 +15,7 @@ from prefect_video.ledger.base import LedgerBase, chunks
 from prefect_video.ledger.database import Database
 from prefect_video.ledger.leases import Lease
 from prefect_video.ledger.records import Job, State
+from prefect_video.ledger.row_records import readable_rows, require_readable
 from prefect_video.ledger.tables import JOBS, copies, job_from_row, jobs_table, stores
 
 STORE_LOCK: Final = 0x5669_6465_6F03
@@ -127,7 +128,8 @@ class StoreIdentities(LedgerBase):
         )
         async with self._database.reading() as connection:
             rows = list(await connection.execute(query))
-        return [(row.job_id, row.asset) for row in rows if row.original is None or row.original.uri != row.asset.uri]
+        found = readable_rows(rows, lambda row: (row, _read_copy(row)))
+        return [(row.job_id, asset) for row, asset in found if getattr(row.original, "uri", None) != asset.uri]
 
     async def copies_of(self, job_ids: Iterable[str]) -> dict[str, list[Asset]]:
         """Return the copies of rows' videos in all projects, by the rows' ids."""
@@ -135,8 +137,8 @@ class StoreIdentities(LedgerBase):
         async with self._database.reading() as connection:
             for chunk in chunks(job_ids):
                 rows = await connection.execute(select(copies).where(copies.c.job_id.in_(chunk)))
-                for row in rows:
-                    found.setdefault(row.job_id, []).append(row.asset)
+                for asset, job_id in readable_rows(rows, lambda row: (_read_copy(row), row.job_id)):
+                    found.setdefault(job_id, []).append(asset)
         return found
 
     async def holds_assets(self, store_ids: Collection[str]) -> bool:
@@ -170,7 +172,8 @@ class StoreIdentities(LedgerBase):
         found: dict[str, Job] = {}
         async with self._database.reading() as connection:
             for query in queries:
-                found.update((row.id, job_from_row(row)) for row in await connection.execute(query))
+                rows = await connection.execute(query)
+                found.update((job.id, job) for job in readable_rows(rows, job_from_row))
         return list(found.values())
 
     async def projects(self) -> list[str]:
@@ -185,3 +188,8 @@ class StoreIdentities(LedgerBase):
     async def _lock_stores(self, connection: AsyncConnection) -> None:
         if not self._database.is_sqlite:
             await connection.execute(text(f"SELECT pg_advisory_xact_lock({STORE_LOCK})"))
+
+
+def _read_copy(row: Row[Any]) -> Asset:
+    asset: Asset = require_readable(row.asset, table=copies.name, row_id=row.job_id, column="asset")
+    return asset

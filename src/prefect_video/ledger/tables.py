@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from decimal import ROUND_HALF_EVEN, Decimal
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Final
 
-from pydantic import BaseModel
 from sqlalchemy import (
     TIMESTAMP,
     BigInteger,
@@ -29,11 +28,11 @@ from sqlalchemy.types import TypeDecorator, TypeEngine
 from prefect_video.assets import Asset
 from prefect_video.generations import Generation
 from prefect_video.ledger.records import Job, Requester, State
+from prefect_video.ledger.row_records import Json, record_from_row
 from prefect_video.projects import Project
 from prefect_video.quality import Quality, QualityPolicy
 from prefect_video.shots import Shot
 
-_Model = TypeVar("_Model", bound=BaseModel)
 _MICRO: Final = Decimal("0.000001")
 
 
@@ -86,23 +85,6 @@ class StateName(TypeDecorator[State]):
 
     def process_result_value(self, value: Any, dialect: Dialect) -> State | None:
         return None if value is None else State(value)
-
-
-class Json(TypeDecorator[_Model], Generic[_Model]):
-    """A pydantic record as JSON text."""
-
-    impl = Text
-    cache_ok = True
-
-    def __init__(self, model: type[_Model]) -> None:
-        super().__init__()
-        self.model = model
-
-    def process_bind_param(self, value: _Model | None, dialect: Dialect) -> str | None:
-        return None if value is None else value.model_dump_json()
-
-    def process_result_value(self, value: Any, dialect: Dialect) -> _Model | None:
-        return None if value is None else self.model.model_validate_json(value)
 
 
 def rounded(amount: Decimal) -> Decimal:
@@ -164,6 +146,8 @@ jobs_table = Table(
     Column("quality_policy", Json(QualityPolicy)),
     Column("quality", Json(Quality)),
     Column("requester", String),
+    Column("key_fingerprint", String),
+    Column("traceparent", String),
 )
 
 history = Table(
@@ -197,6 +181,17 @@ accounts = Table(
     Column("probing_until", Instant),
     Column("quota_until", Instant),
 )
+
+account_keys = Table(
+    "account_keys",
+    metadata,
+    Column("account", String, primary_key=True),
+    Column("key_fingerprint", String, primary_key=True),
+    Column("first_used_at", Instant, nullable=False),
+    Column("last_used_at", Instant, nullable=False),
+    Column("reminded_at", Instant),
+)
+"""Keys that accounts have been used with, each by its fingerprint: how old it is, and when it was used last."""
 
 ledger_identity = Table(
     "ledger_identity",
@@ -266,7 +261,7 @@ approval_requests = Table(
     Column("environment", String, primary_key=True),
     Column("project", String, primary_key=True),
     Column("shot_id", String, primary_key=True),
-    Column("takes", Text, nullable=False),
+    Column("takes", Json(dict[int, str]), nullable=False),
     Column("proposed", Integer, nullable=False),
     Column("asked_at", Instant, nullable=False),
     Column("due_at", Instant),
@@ -301,6 +296,20 @@ project_requests = Table(
 )
 """Projects that clients of the service have requested, each kept until its run has ended."""
 
+deferred_runs = Table(
+    "deferred_runs",
+    metadata,
+    Column("id", String, primary_key=True),
+    Column("environment", String, nullable=False),
+    Column("project", Json(Project), nullable=False),
+    Column("credentials", Json(tuple[str, ...]), nullable=False),
+    Column("store", String, nullable=False),
+    Column("owner", String),
+    Column("created_at", Instant, nullable=False),
+    Column("reported", String),
+)
+"""Runs that have left their shots at the provider, each kept until the film and the page of its project are made."""
+
 callbacks = Table(
     "callbacks",
     metadata,
@@ -324,8 +333,12 @@ JOBS: Final = select(*JOB_COLUMNS)
 
 
 def job_from_row(row: Row[Any]) -> Job:
-    """Build the record of a row that was selected by `JOB_COLUMNS`."""
-    return Job.model_validate(row._asdict())
+    """Build the record of a row that was selected by `JOB_COLUMNS`.
+
+    Raises:
+        UnreadableRow: A column does not hold what it should.
+    """
+    return record_from_row(row, Job, jobs_table.name)
 
 
 def job_from_values(values: Mapping[str, Any]) -> Job:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from typing import Final
+from typing import Any, Final
 
 from sqlalchemy import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -51,12 +52,20 @@ class Transitions(TransitionBase):
     """
 
     async def begin_submit(
-        self, job_id: str, *, task_run_id: str | None = None, deadline_at: datetime | None = None
+        self,
+        job_id: str,
+        *,
+        task_run_id: str | None = None,
+        deadline_at: datetime | None = None,
+        key_fingerprint: str | None = None,
     ) -> Job:
         """Record that the request is about to be sent; only the row's owner may send it."""
-        async with self._database.writing() as connection:
-            job = await self._locked(connection, job_id)
-            return await self.begin(connection, job, task_run_id=task_run_id, deadline_at=deadline_at)
+        sending = drop_none(task_run_id=task_run_id, deadline_at=deadline_at, key_fingerprint=key_fingerprint)
+
+        async def record(connection: AsyncConnection) -> Job:
+            return await self.begin(connection, await self._locked(connection, job_id), sending)
+
+        return await self._database.write(record)
 
     async def refresh_submit(self, job_id: str) -> Job:
         """Record anew that the request is about to be sent, after a pause in which a takeover was possible."""
@@ -72,7 +81,8 @@ class Transitions(TransitionBase):
 
     async def record_submitted(self, job_id: str, generation: Generation, *, detail: str | None = None) -> Job:
         """Record that the provider accepted; again with the same generation it does nothing."""
-        async with self._database.writing() as connection:
+
+        async def record(connection: AsyncConnection) -> Job:
             job = await self._locked(connection, job_id)
             # An earlier try may have been committed, and only its answer lost.
             if job.generation_id == generation.id:
@@ -91,6 +101,8 @@ class Transitions(TransitionBase):
                 error_message=None,
                 **drop_none(estimated_completion_at=_estimate_by_own_clock(generation, submitted_at)),
             )
+
+        return await self._database.write(record)
 
     async def record_unknown(self, job_id: str, error: VideoError | str) -> Job:
         """Record that a request went out and no usable answer came back."""
@@ -124,6 +136,7 @@ class Transitions(TransitionBase):
                 detail=detail,
                 sent_at=None,
                 unknown_at=None,
+                key_fingerprint=None,
                 error_type=None,
                 error_message=None,
             )
@@ -153,7 +166,8 @@ class Transitions(TransitionBase):
 
         A cost beyond the bound does not keep the video from being fetched: the row is held once that is stored.
         """
-        async with self._database.writing() as connection:
+
+        async def record(connection: AsyncConnection) -> Job:
             job = await self._locked(connection, job_id)
             values = cost_columns(job, generation.cost_usd, bound) | drop_none(
                 expires_at=generation.result.expires_at if generation.result else None
@@ -174,6 +188,8 @@ class Transitions(TransitionBase):
                 **values,
             )
 
+        return await self._database.write(record)
+
     async def record_stored(
         self,
         job_id: str,
@@ -192,7 +208,8 @@ class Transitions(TransitionBase):
             store: Name of that store; None where it is the one that the row names.
             accepted: A human has accepted a video that was kept as rejected: its row may be lost or expired.
         """
-        async with self._database.writing() as connection:
+
+        async def record(connection: AsyncConnection) -> Job:
             job = await self._locked(connection, job_id)
             if job.state is State.STORED and job.asset and job.asset.sha256 == asset.sha256:
                 return job
@@ -212,6 +229,8 @@ class Transitions(TransitionBase):
                 error_type=None,
                 error_message=None,
             )
+
+        return await self._database.write(record)
 
     async def record_quality(self, job_id: str, quality: Quality) -> Job:
         """Record what the quality gates have found in a video that is not stored."""
@@ -365,15 +384,21 @@ class Transitions(TransitionBase):
             }
             return await self._change(connection, job, settled)
 
-    async def assign_account(self, job_id: str, *, account: str, credentials: str) -> Job:
-        """Assign a row to another account: the one that sends it, or whose key has replaced the row's."""
+    async def assign_account(
+        self, job_id: str, *, account: str, credentials: str, key_fingerprint: str | None = None
+    ) -> Job:
+        """Assign a row to another account, or to another key: the one that has proven to know its generation."""
         async with self._database.writing() as connection:
             job = await self._locked(connection, job_id)
-            if job.account == account:
+            key_fingerprint = key_fingerprint or job.key_fingerprint
+            if (job.account, job.key_fingerprint) == (account, key_fingerprint):
                 return job
             detail = f"booked under account {account}, before under {job.account}"
+            if job.account == account:
+                detail = f"known to key {key_fingerprint}, before to {job.key_fingerprint}"
             await self._append_history(connection, [(job.id, job.state, job.state)], detail)
-            return await self._change(connection, job, {"account": account, "credentials": credentials})
+            values = {"account": account, "credentials": credentials, "key_fingerprint": key_fingerprint}
+            return await self._change(connection, job, values)
 
     async def set_deadline(self, job_id: str, deadline_at: datetime | None) -> Job:
         """Set until when the generation is waited for."""
@@ -396,10 +421,13 @@ class Transitions(TransitionBase):
             )
             await self._append_history(connection, [(stray.id, None, stray.state)], detail)
 
-    async def begin(
-        self, connection: AsyncConnection, job: Job, *, task_run_id: str | None, deadline_at: datetime | None
-    ) -> Job:
+    async def begin(self, connection: AsyncConnection, job: Job, sending: Mapping[str, Any]) -> Job:
         """Move a locked row to `submitting` within the caller's transaction.
+
+        Args:
+            connection: Of the transaction.
+            job: The row.
+            sending: Columns about the send: task run, deadline, fingerprint of the key.
 
         Raises:
             InvalidTransition: The row is not reserved, or belongs to another process.
@@ -416,7 +444,7 @@ class Transitions(TransitionBase):
             {State.RESERVED},
             sent_at=await self._database.now(connection),
             waiting_since=None,
-            **drop_none(task_run_id=task_run_id, deadline_at=deadline_at),
+            **sending,
         )
 
 

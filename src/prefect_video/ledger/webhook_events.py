@@ -6,11 +6,12 @@ from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import and_, delete, select, update
+from sqlalchemy import Row, and_, delete, select, update
 
 from prefect_video.generations import Generation
 from prefect_video.ledger.base import LedgerBase, chunks
 from prefect_video.ledger.records import ReceivedEvent
+from prefect_video.ledger.row_records import UnreadableValue, readable_rows, record_from_row
 from prefect_video.ledger.tables import webhook_events
 
 _COLUMNS = tuple(webhook_events.c[name] for name in ReceivedEvent.model_fields)
@@ -59,7 +60,7 @@ class WebhookEvents(LedgerBase):
             .limit(limit)
         )
         async with self._database.reading() as connection:
-            return [ReceivedEvent.model_validate(row._asdict()) for row in await connection.execute(query)]
+            return list(readable_rows(await connection.execute(query), _from_row))
 
     async def mark_handled(self, events: Sequence[ReceivedEvent]) -> int:
         """Record that events were handled.
@@ -108,6 +109,8 @@ class WebhookEvents(LedgerBase):
             return None
         async with self._database.writing() as connection:
             await connection.execute(update(webhook_events).where(left).values(reported=None))
+        if isinstance(found, UnreadableValue):
+            return None
         reported: Generation = found
         expires_at = reported.result.expires_at if reported.result else None
         return reported if expires_at is None or expires_at > datetime.now(UTC) else None
@@ -133,3 +136,7 @@ def _key(event: ReceivedEvent) -> tuple[str, str]:
 
 def _is(event: ReceivedEvent) -> Any:
     return and_(webhook_events.c.account == event.account, webhook_events.c.event_id == event.event_id)
+
+
+def _from_row(row: Row[Any]) -> ReceivedEvent:
+    return record_from_row(row, ReceivedEvent, webhook_events.name)

@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Final, TypeVar
 
+from prefect_video._counted import counted
 from prefect_video.downloads import VideoSource
 from prefect_video.errors import (
     CircuitOpen,
@@ -20,7 +21,7 @@ from prefect_video.errors import (
 )
 from prefect_video.generations import Generation, RecordedGeneration, Status, WebhookEvent
 from prefect_video.ledger import AccountStatus, Ledger
-from prefect_video.providers import Capabilities, HttpProvider, Provider
+from prefect_video.providers import Capabilities, Provider, with_key
 from prefect_video.shots import Shot
 
 logger = logging.getLogger(__name__)
@@ -83,6 +84,8 @@ class CircuitBreaker:
     def admit(self, status: AccountStatus) -> None:
         """Let a submit pass, or refuse it, by the account's status as it is at this moment.
 
+        The ledger calls it in the thread of its transaction, while the event loop may be recording a failure.
+
         Raises:
             CircuitOpen: The breaker is not closed; with the time to try again. `before_submit` makes the trial.
             QuotaExhausted: The provider has said that the period's quota is used up.
@@ -110,7 +113,7 @@ class CircuitBreaker:
         self._is_known_healthy = False
         left = (status.open_until - datetime.now(UTC)).total_seconds() if status.open_until else 0.0
         raise CircuitOpen(
-            f"{self.provider}: in trouble ({status.failures} failures in a row); nothing is sent for now",
+            f"{self.provider}: in trouble ({counted(status.failures, 'failure')} in a row); nothing is sent for now",
             provider=self.provider,
             retry_after=max(left, _RETRY_SECONDS if status.breaker == "half_open" else 0.5),
         )
@@ -137,7 +140,7 @@ class CircuitBreaker:
                 await self._record_failure(submit)
             elif submit:
                 self._record_quota(error)
-                if not self._is_known_healthy:
+                if not self._is_known_healthy or self._submits_failing or self._reads_failing:
                     await self._record_success(closes=True)
             elif self._reads_failing and not self._submits_failing:
                 await self._record_success(closes=self._opened_by_read)
@@ -192,13 +195,26 @@ class CircuitBreakerProvider:
     """A provider decorated with a circuit breaker, which records the end of each request that costs nothing."""
 
     def __init__(self, provider: Provider, breaker: CircuitBreaker) -> None:
-        self._provider = provider
         self._breaker = breaker
+        self._use(provider)
+
+    def _use(self, provider: Provider) -> None:
+        self._provider = provider
         self.name = provider.name
         self.account = provider.account
         self.capabilities = provider.capabilities
         # Undecorated: the caller records the end of a submit, once its outcome is in the ledger.
         self.submit = provider.submit
+
+    def replace(self, provider: Provider) -> Provider:
+        """Use another provider of the same account from now on, as with a new key; return the former one."""
+        former = self._provider
+        self._use(provider)
+        return former
+
+    def with_key(self, key_fingerprint: str | None) -> Provider | None:
+        found = with_key(self._provider, key_fingerprint)
+        return found and CircuitBreakerProvider(found, self._breaker)
 
     async def load_capabilities(self) -> None:
         await self._recorded(self._provider.load_capabilities())
@@ -254,7 +270,8 @@ class CircuitBreakerProvider:
     @property
     def clock_offset(self) -> timedelta | None:
         """Return the offset of the provider's clock from this machine's, where it is known."""
-        return self._provider.clock_offset if isinstance(self._provider, HttpProvider) else None
+        # Not of the contract: a provider need not be a server.
+        return getattr(self._provider, "clock_offset", None)
 
     async def aclose(self) -> None:
         await self._provider.aclose()

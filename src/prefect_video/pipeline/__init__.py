@@ -24,6 +24,7 @@ from prefect_video.pipeline.plan import Plan, PlannedShot, RouteOption, plan_pro
 from prefect_video.pipeline.project_gallery import publish_lone_shot, publish_run, refresh_gallery
 from prefect_video.pipeline.project_run import OnReport, ProjectRun, reserve_project, run_project
 from prefect_video.pipeline.reports import FilmReport, ProjectReport, ShotReport, ShotStatus, as_number
+from prefect_video.pipeline.run_completion import DeferredOutcome, OnDeferredOutcome
 from prefect_video.pipeline.shot_run import abandon
 from prefect_video.pipeline.split import split_project
 from prefect_video.pipeline.step_runner import Inputs, Result, StepRunner
@@ -34,8 +35,10 @@ from prefect_video.pipeline.verification import Verification, verify_store
 __all__ = [
     "CancelledJob",
     "CollectedJob",
+    "DeferredOutcome",
     "FilmReport",
     "Inputs",
+    "OnDeferredOutcome",
     "OnReport",
     "Plan",
     "PlannedShot",

@@ -118,35 +118,78 @@ async def list_takes(ledger: Ledger, project: str, *, environment: str) -> list[
         LedgerError: The ledger cannot be read.
     """
     choices = await ledger.choices.read(project, environment=environment)
-    newest: dict[str, dict[int, Job]] = {}
+    stored: dict[str, list[Job]] = {}
     for job in reversed(await ledger.jobs.find(project=project, state=State.STORED, limit=None)):
         if job.environment == environment:
-            newest.setdefault(job.shot.id, {})[job.take] = job
+            stored.setdefault(job.shot.id, []).append(job)
     requests = {request.shot_id: request for request in await ledger.approvals.read(project, environment=environment)}
-    for request in requests.values():
-        await _add_requested(ledger, request, newest.setdefault(request.shot_id, {}))
+    requested = {shot_id: await _read_requested(ledger, request) for shot_id, request in requests.items()}
     found = []
-    for shot_id, takes in newest.items():
-        if not takes:
-            continue
-        latest = max(takes.values(), key=lambda job: job.stored_at or job.created_at)
-        # Takes of an earlier prompt are no choice any more.
-        current = {take: job for take, job in takes.items() if job.shot.prompt == latest.shot.prompt}
-        choice = choices.get(shot_id)
-        is_about_it = choice is not None and latest.shot.prompt in (choice.prompt, choice.new_prompt)
-        made = requests.get(shot_id)
-        if latest.shot.takes > 1 or latest.shot.choose or made:
-            shot = latest.shot.model_copy(update={"id": shot_id})
-            found.append(ShotTakes(shot, dict(sorted(current.items())), choice if is_about_it else None, made))
+    for shot_id in {**stored, **requests}:
+        of_shot = _ShotHistory(
+            stored.get(shot_id, []), requested.get(shot_id, {}), requests.get(shot_id), choices.get(shot_id)
+        )
+        if (takes := of_shot.list_current(shot_id)) is not None:
+            found.append(takes)
     return found
 
 
-async def _add_requested(ledger: Ledger, request: ApprovalRequest, takes: dict[int, Job]) -> None:
-    """Add the takes that a request is about and another project has made: the same video is paid once."""
+async def _read_requested(ledger: Ledger, request: ApprovalRequest) -> dict[int, Job]:
+    """Read the stored jobs that a request is about; another project may have made them: a video is paid once."""
     numbers = {job_id: take for take, job_id in request.takes.items()}
-    for job in await ledger.jobs.get_many(numbers):
-        if job.state is State.STORED:
-            takes.setdefault(numbers[job.id], job)
+    return {numbers[job.id]: job for job in await ledger.jobs.get_many(numbers) if job.state is State.STORED}
+
+
+@dataclass(frozen=True)
+class _ShotHistory:
+    """What is known of one shot, whose prompt may have changed and changed back.
+
+    Attributes:
+        stored: Its stored jobs, oldest first.
+        requested: The jobs that the last request for an approval is about.
+        request: That request.
+        choice: The last decision.
+    """
+
+    stored: Sequence[Job]
+    requested: Mapping[int, Job]
+    request: ApprovalRequest | None
+    choice: Choice | None
+
+    def list_current(self, shot_id: str) -> ShotTakes | None:
+        """Return the takes of the prompt that the shot has now; None where nothing is to be decided about them."""
+        by_prompt: dict[str, dict[int, Job]] = {}
+        for job in self.stored:
+            by_prompt.setdefault(job.shot.prompt, {})[job.take] = job
+        for take, job in self.requested.items():
+            by_prompt.setdefault(job.shot.prompt, {}).setdefault(take, job)
+        if not by_prompt:
+            return None
+        since, prompt = self._find_current(by_prompt)
+        current = by_prompt[prompt]
+        latest = max(current.values(), key=_time_of)
+        if not (latest.shot.takes > 1 or latest.shot.choose or self.request):
+            return None
+        shot = latest.shot.model_copy(update={"id": shot_id})
+        choice = self.choice
+        # One that is later than these takes is about them, whatever prompt it asks for.
+        is_about_it = choice is not None and (
+            prompt in (choice.prompt, choice.new_prompt) or choice.decided_at >= since
+        )
+        return ShotTakes(shot, dict(sorted(current.items())), choice if is_about_it else None, self.request)
+
+    def _find_current(self, by_prompt: Collection[str]) -> tuple[datetime, str]:
+        """Return the prompt that the shot has now, and since when: of its last video, request or decision."""
+        moments = [(_time_of(job), job.shot.prompt) for job in self.stored]
+        if self.request is not None:
+            moments += [(self.request.asked_at, job.shot.prompt) for job in self.requested.values()]
+        if self.choice is not None and (wanted := self.choice.new_prompt or self.choice.prompt) in by_prompt:
+            moments.append((self.choice.decided_at, wanted))
+        return max(moments)
+
+
+def _time_of(job: Job) -> datetime:
+    return job.stored_at or job.created_at
 
 
 async def list_pending(ledger: Ledger, project: str, *, environment: str) -> list[ShotTakes]:
@@ -261,7 +304,8 @@ async def redo_shot(ledger: Ledger, project: str, shot_id: str, prompt: str, *, 
     found = await _find_takes(ledger, project, shot_id, environment)
     if not prompt.strip() or len(prompt) > PROMPT_LIMIT:
         raise InvalidInput(f"shot {shot_id!r}: the new prompt has 1 to {PROMPT_LIMIT:,} characters")
-    if prompt == found.shot.prompt:
+    takes_back = found.choice is not None and found.choice.new_prompt not in (None, prompt)
+    if prompt == found.shot.prompt and not takes_back:
         raise InvalidInput(f"shot {shot_id!r}: the new prompt is the one that it has; to buy more takes raise `takes`")
     choice = _decide(project, found, by).model_copy(update={"new_prompt": prompt})
     return await ledger.choices.record(choice, environment=environment)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
@@ -25,13 +25,14 @@ from prefect_video.errors import (
 from prefect_video.ledger import Job, Ledger, State
 from prefect_video.pipeline.approval import settle_overdue
 from prefect_video.pipeline.project_gallery import refresh_gallery
+from prefect_video.pipeline.run_completion import OnDeferredOutcome, complete_runs
 from prefect_video.pipeline.steps.deadline import apply_deadline_policy, hold_message_if_stuck, is_past_deadline
 from prefect_video.pipeline.steps.download import download
 from prefect_video.pipeline.steps.end import require_same_account
 from prefect_video.pipeline.steps.poll import poll, record_end
 from prefect_video.pipeline.steps.reconcile import reconcile
 from prefect_video.pipeline.steps.store import store
-from prefect_video.session import Session, SessionOpener, group_by_session
+from prefect_video.session import NamedSessionOpener, Session, group_by_session
 
 logger = logging.getLogger(__name__)
 
@@ -57,13 +58,16 @@ class CollectedJob(BaseModel):
 
 async def collect(
     ledger: Ledger,
-    open_session: SessionOpener,
+    open_session: NamedSessionOpener,
     *,
     project: str | None = None,
     flow_run_id: str | None = None,
     wait: bool = False,
+    on_outcome: OnDeferredOutcome | None = None,
 ) -> list[CollectedJob]:
     """Finish all unfinished jobs that no live owner works on, and write the page of each project that this changed.
+
+    Of a deferred run whose last job this finishes, the film, the page and the report follow.
 
     Args:
         ledger: The ledger that holds the jobs.
@@ -71,6 +75,7 @@ async def collect(
         project: Only this project's jobs.
         flow_run_id: Only this run's jobs.
         wait: Wait for generations that are still being made, instead of leaving them for the next collection.
+        on_outcome: Called with the outcome of each deferred run of which nothing is in progress any more.
 
     Returns:
         One line for each unfinished job.
@@ -80,19 +85,27 @@ async def collect(
     groups = group_by_session(jobs)
     swept = await asyncio.gather(*(_collect_group(ledger, open_session, group, wait) for group in groups))
     collected = [line for lines in swept for line in lines]
-    await _refresh_galleries(open_session, jobs, collected)
+    published = await complete_runs(ledger, open_session, project=project, run_id=flow_run_id, on_outcome=on_outcome)
+    await _refresh_galleries(open_session, jobs, collected, published)
     return collected
 
 
 async def _refresh_galleries(
-    open_session: SessionOpener, before: Sequence[Job], collected: Sequence[CollectedJob]
+    open_session: NamedSessionOpener,
+    before: Sequence[Job],
+    collected: Sequence[CollectedJob],
+    published: Collection[tuple[str, str]],
 ) -> None:
-    """Write the page of each project with jobs that have changed, once, in each store that they are in."""
+    """Write the page of each project with jobs that have changed, once, in each store that they are in.
+
+    Those that were `published` already are left out.
+    """
     states = {job.id: (job.state, job.hold_reason) for job in before}
     changed = {
         (line.job.store, line.job.project): line.job
         for line in collected
         if states[line.job.id] != (line.job.state, line.job.hold_reason)
+        and (line.job.store, line.job.project) not in published
     }
     for group in group_by_session(changed.values()):
         try:
@@ -106,7 +119,7 @@ async def _refresh_galleries(
 
 
 async def _collect_group(
-    ledger: Ledger, open_session: SessionOpener, jobs: Sequence[Job], wait: bool
+    ledger: Ledger, open_session: NamedSessionOpener, jobs: Sequence[Job], wait: bool
 ) -> list[CollectedJob]:
     try:
         async with open_session(jobs[0]) as session:

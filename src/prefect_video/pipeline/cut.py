@@ -39,7 +39,7 @@ async def cut_project(
     """
     if project.cut is None:
         raise FilmError(f"project {project.name!r} has no `cut:`; see `prefect-video schema`")
-    await require_cut(project)
+    await require_cut(project, session.settings)
     late, clips = await _find_stored_takes(session, project, others)
     wanted = leave_out(project, late.dropped)
     if absent := _find_absent(wanted, clips):
@@ -57,15 +57,20 @@ async def _find_stored_takes(
     """Find the stored takes of a project in the ledger, by a cut's names for them; nothing is claimed or changed."""
     late = LateShots(project, [session, *others], ClaimOptions())
     takes = await late.build_takes()
+    await load_stored(late, session, takes)
+    named = {f"{take.shot.id}@{take.number}": stored_asset(take) for take in takes}
+    chosen = {shot_id: stored_asset(take) for shot_id, take in late.chosen.items()}
+    return late, {label: asset for label, asset in {**named, **chosen}.items() if asset is not None}
+
+
+async def load_stored(late: LateShots, session: Session, takes: Sequence[TakeRequest]) -> None:
+    """Load the jobs that exist for takes; those that continue a stored video become known by it."""
     found: Sequence[TakeRequest] = takes
     while found:
         await load_existing(session.ledger, found)
         for take in found:
             take.prefer_existing()
         found = await late.find_known(takes, stored_asset)
-    named = {f"{take.shot.id}@{take.number}": stored_asset(take) for take in takes}
-    chosen = {shot_id: stored_asset(take) for shot_id, take in late.chosen.items()}
-    return late, {label: asset for label, asset in {**named, **chosen}.items() if asset is not None}
 
 
 def leave_out(project: Project, dropped: Collection[str]) -> Project:

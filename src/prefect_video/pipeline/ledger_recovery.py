@@ -272,6 +272,7 @@ class _Recovery:
                 "environment": environment or base.environment,
                 "account": account.provider.account.id,
                 "credentials": account.credentials,
+                "key_fingerprint": account.provider.account.sole_key_fingerprint,
                 "generation_id": generation.id,
                 "reserved_usd": base.reserved_usd if existing else account.provider.estimate(shot),
                 "actual_usd": None if state is State.SUBMITTED else _first_known(generation.cost_usd, owed),
@@ -350,6 +351,7 @@ def _reference_columns(reference: LedgerReference) -> dict[str, Any]:
         "environment": reference.environment,
         "account": reference.account,
         "credentials": reference.credentials,
+        "key_fingerprint": reference.key_fingerprint,
         "reserved_usd": reference.reserved_usd,
     }
 

@@ -200,7 +200,7 @@ async def plan_project(
         LedgerError: The ledger cannot be read.
         StoreError: The store cannot be read, or is not the one that the ledger knows.
     """
-    await require_cut(project)
+    await require_cut(project, session.settings)
     if refresh and not rebuy_missing:
         await require_root(session.ledger, session.store)
     elif not rebuy_missing:
@@ -260,6 +260,7 @@ async def _limits(used: Sequence[Session], project: Project, requester: Requeste
             project_budgets(session, project),
             project=project.name,
             account=session.provider.account.id,
+            environment=session.settings.environment,
             requester=requester,
         )
         limits[id(session)] = [shared.setdefault(usage.name, Limit(usage)) for usage in usages]
@@ -288,6 +289,8 @@ class _Planner:
     def plan(self, take: TakeRequest, choice: _Choice) -> PlannedShot:
         """Decide what a run would do about a take, and count it against the limits."""
         job_request, first = take.job_request, take.candidates[0]
+        if take.damage is not None:
+            return _planned(first, "held", choice, reason=str(take.damage))
         if first.has_existing_job and first.existing is not None:
             return _existing(first, first.existing, choice)
         if take.is_clip:

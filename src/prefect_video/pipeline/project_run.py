@@ -18,6 +18,7 @@ from prefect_video.errors import (
     BudgetExceeded,
     CircuitOpen,
     QuotaExhausted,
+    UnreadableRow,
     VideoError,
 )
 from prefect_video.ledger import PARTS_PREFIX, ClaimOutcome, ClaimResult, Job, JobRequest, Requester, State, is_late
@@ -25,7 +26,7 @@ from prefect_video.pipeline.cut import film_of_reports
 from prefect_video.pipeline.detach import DetachBarrier, DetachToken
 from prefect_video.pipeline.late_shots import LateShots, Obstacle, require_stored
 from prefect_video.pipeline.reports import ProjectReport, ShotReport, add_costs, take_label
-from prefect_video.pipeline.routing import Candidate, TakeRequest, load_existing, sessions_of
+from prefect_video.pipeline.routing import Candidate, TakeRequest, load_existing, mark_damaged, sessions_of
 from prefect_video.pipeline.shot_run import DetachedShot, ServedElsewhere, StoredShot, abandon, run_shot
 from prefect_video.pipeline.step_runner import StepRunner
 from prefect_video.pipeline.steps.adopt import adopt_stored
@@ -61,6 +62,7 @@ async def run_project(
     wait: bool = True,
     requester: Requester | None = None,
     began_at: datetime | None = None,
+    is_part: bool = False,
 ) -> ProjectReport:
     """Make every shot of a project that is not stored yet; a shot that fails fails alone.
 
@@ -79,6 +81,7 @@ async def run_project(
             by then `in_flight` for `collect`.
         requester: The client of the service that is charged.
         began_at: When the run began, where other processes have made parts of it; what they paid since is its cost.
+        is_part: The run makes a part of a project for another one, which records what is left to do.
 
     Returns:
         One report for each take of each shot.
@@ -101,6 +104,7 @@ async def run_project(
         wait=wait,
         requester=requester,
         began_at=began_at,
+        is_part=is_part,
     )
     return await run.run()
 
@@ -161,6 +165,7 @@ class ProjectRun:
         wait: Wait for the videos, instead of leaving when all are submitted.
         requester: The client of the service that is charged.
         began_at: When the run began, where other processes have made parts of it.
+        is_part: It makes a part of a project for another run, which records what is left to do.
     """
 
     project: Project
@@ -173,6 +178,7 @@ class ProjectRun:
     wait: bool = True
     requester: Requester | None = None
     began_at: datetime | None = None
+    is_part: bool = False
     _copies: dict[tuple[str, str], Asset] = field(default_factory=dict, init=False)
     _stored: dict[tuple[str, str], Asset] = field(default_factory=dict, init=False)
     _screened: set[str] = field(default_factory=set, init=False)
@@ -234,10 +240,22 @@ class ProjectRun:
     async def _prepare(self) -> list[TakeRequest]:
         for session in self.sessions:
             session.ledger.name_accounts(other.account_name for other in self.sessions)
-        await require_cut(self.project)
+        await require_cut(self.project, self.sessions[0].settings)
         return await self._late.build_takes()
 
     # Claim
+
+    async def _claim_readable(self, takes: Sequence[TakeRequest]) -> None:
+        """Claim everything but the takes whose row in the ledger is damaged: each of these fails alone.
+
+        Raises:
+            UnreadableRow: The row is of none of the takes.
+        """
+        while True:
+            try:
+                return await self._claim([take for take in takes if take.damage is None])
+            except UnreadableRow as error:
+                mark_damaged(takes, error)
 
     async def _claim(self, takes: Sequence[TakeRequest]) -> None:
         """Claim everything, account by account; when the project must fit as a whole and does not, keep nothing.
@@ -420,6 +438,8 @@ class ProjectRun:
     async def _skip(self, take: TakeRequest) -> ShotReport | None:
         """Report on a take that is not worth trying; None for one that is."""
         ledger = take.session.ledger.command_option
+        if take.damage is not None:
+            return ShotReport.failed(take.job_request, take.damage, ledger=ledger)
         try:
             await self._require_dependencies(take.shot)
         except Obstacle as obstacle:

@@ -13,6 +13,7 @@ from prefect_video.assets import Asset, ContentCredentials
 from prefect_video.downloads import read_content_credentials
 from prefect_video.gallery import MANIFEST_NAME, TakeRecord, VideoFile, read_manifest
 from prefect_video.ledger import Job, Ledger, State
+from prefect_video.pipeline.steps.film_place import find_current_film
 from prefect_video.pipeline.steps.store_check import describe_size
 from prefect_video.storage import Store, read_sha256
 
@@ -42,7 +43,7 @@ class AssetCredentials(BaseModel):
 
     Attributes:
         project: The project.
-        shot: Id of the shot.
+        shot: Id of the shot, or `final cut`.
         uri: Address of the video.
         found: What was read.
         flaw: What is wrong; None where nothing is.
@@ -90,22 +91,54 @@ async def check_manifest(ledger: Ledger, store: Store, project: str) -> list[Man
     return [flaw for flaw in await asyncio.gather(*map(check, takes)) if flaw]
 
 
-async def read_stored_credentials(store: Store, asset: Asset) -> ContentCredentials | None:
-    """Read the C2PA manifest of a stored video anew; None where the reader is not installed.
+async def read_stored_credentials(
+    store: Store, uri: str, known: ContentCredentials | None
+) -> ContentCredentials | None:
+    """Read the C2PA manifest of a stored video or film anew; None where the reader is not installed.
+
+    Args:
+        store: The store.
+        uri: Address of the file.
+        known: What was read when it was stored.
 
     Raises:
         StoreError: The store cannot be read.
     """
-    promised = asset.content_credentials is not None and asset.content_credentials.promised
+    promised = known is not None and known.promised
     with tempfile.TemporaryDirectory(prefix="prefect-video-") as folder:
         copy = Path(folder) / "video.mp4"
-        await store.fetch(asset.uri, copy)
+        await store.fetch(uri, copy)
         return await asyncio.to_thread(read_content_credentials, copy, promised=promised)
 
 
 def describe_credentials(asset: Asset, found: ContentCredentials) -> AssetCredentials:
     """Build the line of a report about a video's C2PA manifest."""
     return AssetCredentials(project=asset.project, shot=asset.shot_id, uri=asset.uri, found=found, flaw=found.flaw)
+
+
+async def check_film_credentials(store: Store, project: str, *, read: bool) -> AssetCredentials | None:
+    """Build the line of a report about the C2PA manifest of a project's film; None where nothing was looked for.
+
+    Args:
+        store: The store.
+        project: Name of the project.
+        read: Read it anew, instead of what was read when the film was stored.
+
+    Raises:
+        StoreError: The store cannot be read.
+    """
+    film = await find_current_film(store, project)
+    if film is None:
+        return None
+    found = known = film.content_credentials
+    uri = f"{store.url}/{project}/{film.uri.rpartition('/')[2]}"
+    if read and film.uri.endswith(".mp4"):
+        found = await read_stored_credentials(store, uri, known)
+    if found is None:
+        return None
+    is_gone = known is not None and found.state == "absent"
+    flaw = "it has no C2PA manifest, although it was signed" if is_gone else found.flaw
+    return AssetCredentials(project=project, shot="final cut", uri=uri, found=found, flaw=flaw)
 
 
 def _compare_with_ledger(video: VideoFile, job: Job) -> str | None:

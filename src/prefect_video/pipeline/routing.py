@@ -15,7 +15,7 @@ from itertools import chain
 from typing import Final
 
 from prefect_video.assets import Asset
-from prefect_video.errors import InvalidInput, Unsupported
+from prefect_video.errors import InvalidInput, UnreadableRow, Unsupported
 from prefect_video.fingerprints import canonical_json
 from prefect_video.ledger import LATE_PREFIX, ClaimResult, Job, JobRequest, Ledger, State
 from prefect_video.pipeline.steps.job_requests import ClaimOptions, build_job_requests
@@ -95,6 +95,7 @@ class TakeRequest:
         refusals: Reasons why other accounts cannot make it, by their names.
         claim: The ledger's answer for the first candidate.
         is_late: It continues a shot that is not stored yet: its one candidate is that of its late reservation.
+        damage: Its row in the ledger cannot be read, so that nothing may be done for it.
     """
 
     shot: Shot
@@ -102,6 +103,7 @@ class TakeRequest:
     refusals: Mapping[str, str] = field(default_factory=dict)
     claim: ClaimResult | None = None
     is_late: bool = False
+    damage: UnreadableRow | None = None
 
     @property
     def number(self) -> int:
@@ -284,10 +286,35 @@ def _name_alternatives(candidates: Collection[Candidate]) -> None:
 
 async def load_existing(ledger: Ledger, takes: Iterable[TakeRequest]) -> None:
     """Read, in one query, the jobs that exist for all candidates; `TakeRequest.prefer_existing` then uses them."""
-    candidates = [candidate for take in takes for candidate in take.candidates]
-    jobs = await ledger.jobs.find_existing([candidate.job_request for candidate in candidates])
-    for candidate, job in zip(candidates, jobs, strict=True):
-        candidate.existing = job
+    takes = list(takes)
+    while True:
+        candidates = [candidate for take in takes if take.damage is None for candidate in take.candidates]
+        try:
+            jobs = await ledger.jobs.find_existing([candidate.job_request for candidate in candidates])
+        except UnreadableRow as error:
+            mark_damaged(takes, error)
+            continue
+        for candidate, job in zip(candidates, jobs, strict=True):
+            candidate.existing = job
+        return
+
+
+def mark_damaged(takes: Iterable[TakeRequest], error: UnreadableRow) -> None:
+    """Mark the takes whose row in the ledger is damaged: each of them fails alone.
+
+    Raises:
+        UnreadableRow: It is the row of none of them.
+    """
+    found = [
+        take
+        for take in takes
+        if take.damage is None
+        and any(candidate.job_request.fingerprint == error.fingerprint for candidate in take.candidates)
+    ]
+    if not found:
+        raise error
+    for take in found:
+        take.damage = error
 
 
 def stored_asset(take: TakeRequest) -> Asset | None:

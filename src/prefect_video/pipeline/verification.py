@@ -21,6 +21,7 @@ from prefect_video.ledger import UNFINISHED, Job, Ledger, State
 from prefect_video.pipeline.provenance import (
     AssetCredentials,
     ManifestFlaw,
+    check_film_credentials,
     check_manifest,
     describe_credentials,
     read_stored_credentials,
@@ -247,6 +248,8 @@ class _Verifier:
             await self._record_places(whole, self.store_id)
         await self._check_manifest(project)
         await self._add_credentials([item.asset for item, flaw in zip(expected, flaws, strict=True) if not flaw])
+        if film := await check_film_credentials(self.store, project, read=self.read_credentials):
+            self.credentials.append(film)
 
     def _is_made_from_others(self, project: str, uri: str) -> bool:
         """Return whether a file is no video of a shot: a page, a manifest, a film, or an image that shots take."""
@@ -266,7 +269,7 @@ class _Verifier:
 
         async def read(asset: Asset) -> ContentCredentials | None:
             async with slots:
-                return await read_stored_credentials(self.store, asset)
+                return await read_stored_credentials(self.store, asset.uri, asset.content_credentials)
 
         found = await asyncio.gather(*map(read, assets)) if self.read_credentials else []
         known = found or [asset.content_credentials for asset in assets]

@@ -6,12 +6,13 @@ import `downloads` and the records (`errors`, `shots`, `generations`).
 """
 
 from prefect_video.providers.access import AccessCheck
-from prefect_video.providers.base import Account, Capabilities, Provider
+from prefect_video.providers.base import ACCOUNT_NAME, Account, Capabilities, Provider
 from prefect_video.providers.capabilities import adapt
 from prefect_video.providers.duration_advice import ADVISED_SECONDS, duration_hints, optimize_duration
 from prefect_video.providers.http import HttpSettings
 from prefect_video.providers.http_bodies import check_depth
 from prefect_video.providers.http_provider import HttpProvider
+from prefect_video.providers.key_rotation import RotatedProvider, with_key, with_previous_key
 from prefect_video.providers.matching import KEY_FIELD, Match, match_prompt
 from prefect_video.providers.moderation import is_moderation
 from prefect_video.providers.pages import UnreadableItem
@@ -21,6 +22,7 @@ from prefect_video.providers.search import UnclaimedFound, echoes_key
 from prefect_video.providers.webhook_signatures import split_secrets
 
 __all__ = [
+    "ACCOUNT_NAME",
     "ADVISED_SECONDS",
     "KEY_FIELD",
     "SORA_USD_PER_SECOND",
@@ -31,6 +33,7 @@ __all__ = [
     "HttpSettings",
     "Match",
     "Provider",
+    "RotatedProvider",
     "UnclaimedFound",
     "UnreadableItem",
     "adapt",
@@ -44,4 +47,6 @@ __all__ = [
     "optimize_duration",
     "split_secrets",
     "usd_for",
+    "with_key",
+    "with_previous_key",
 ]

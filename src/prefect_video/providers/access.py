@@ -34,6 +34,8 @@ _VARIABLES: Final[Mapping[str, tuple[str, str]]] = {
     "replicate": ("REPLICATE_API_TOKEN", "REPLICATE_BASE_URL"),
 }
 """Environment variables of each provider's key and address, for messages where no block configures them."""
+KEY_VARIABLES: Final[Mapping[str, str]] = {name: key for name, (key, _) in _VARIABLES.items()}
+"""Environment variable of each provider's key."""
 
 
 class AccessCheck:

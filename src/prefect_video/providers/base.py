@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import re
 from collections.abc import AsyncIterator, Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Final, Literal, Protocol
 
 from prefect_video.downloads import VideoSource
-from prefect_video.errors import InvalidResponse
+from prefect_video.errors import InvalidInput, InvalidResponse
 from prefect_video.frame_sizes import AspectRatio, Resolution
 from prefect_video.generations import Generation, RecordedGeneration, Status, WebhookEvent
 from prefect_video.shots import Shot
@@ -38,26 +39,72 @@ Lookup = Literal["key", "similarity", "none"]
 searched for a generation like the requested one, or there is none."""
 
 
+ACCOUNT_NAME: Final = r"^[a-z0-9][a-z0-9._-]{0,62}$"
+"""Pattern of an account's name."""
+_DIGEST_CHARS: Final = 16
+_ADDRESS_CHARS: Final = 8
+
+
 @dataclass(frozen=True)
 class Account:
-    """Account to which rate limits, quotas and bills apply: one key at one address of one provider.
+    """Account to which rate limits, quotas and bills apply: a customer relationship at one address of one provider.
+
+    An account with a name outlives its keys; one without is as old as its key.
 
     Attributes:
         provider: Name of the provider.
-        base_url: Its address, without credentials.
-        id: Keyed hash of provider, address and key; safe to store and to log.
+        base_url: Its address, without credentials: equal names at two addresses are two accounts.
+        id: Provider, name and a hash of the address; without a name, a keyed hash of provider, address and key.
+        key_fingerprint: Keyed hash of provider, address and the key in use; by default the id, where that is one.
+        previous_key_fingerprint: That of the key that is being replaced, and can still be used; None without one.
+        name: The name; None for an account that is known by its key.
+
+    All of them are safe to store and to log.
     """
 
     provider: str
     base_url: str
     id: str
+    key_fingerprint: str = ""
+    previous_key_fingerprint: str | None = None
+    name: str | None = None
+
+    def __post_init__(self) -> None:
+        if not self.key_fingerprint:
+            object.__setattr__(self, "key_fingerprint", self.id)
 
     @classmethod
     def from_key(cls, provider: str, base_url: str, api_key: str) -> Account:
         """Create the account of a key without revealing the key."""
         # Keyed by the API key, which only its holders can verify: the hash can be stored in the ledger.
         digest = hmac.new(api_key.encode(), f"{provider}\n{base_url}".encode(), hashlib.sha256).hexdigest()
-        return cls(provider=provider, base_url=base_url, id=f"{provider}-{digest[:16]}")
+        fingerprint = digest[:_DIGEST_CHARS]
+        return cls(provider=provider, base_url=base_url, id=f"{provider}-{fingerprint}", key_fingerprint=fingerprint)
+
+    def named(self, name: str | None) -> Account:
+        """Return the account under a name, which it keeps when its key is replaced; unchanged without one.
+
+        Raises:
+            InvalidInput: The name is not usable.
+        """
+        if not name:
+            return self
+        if re.match(ACCOUNT_NAME, name) is None:
+            raise InvalidInput(
+                f"account: {name!r} is not usable; take lower-case letters, digits, dots, dashes and underscores"
+            )
+        # Two addresses are two accounts. A colon is in no provider's name: no id stands for two accounts.
+        address = hashlib.sha256(self.base_url.encode()).hexdigest()[:_ADDRESS_CHARS]
+        return replace(self, id=f"{self.provider}:{name}:{address}", name=name)
+
+    @property
+    def sole_key_fingerprint(self) -> str | None:
+        """Fingerprint of the key that has given an answer, where that can only be the one in use."""
+        return self.key_fingerprint if self.previous_key_fingerprint is None else None
+
+    def has_key(self, key_fingerprint: str | None) -> bool:
+        """Tell whether a key is that in use, or the one that it replaces."""
+        return key_fingerprint is not None and key_fingerprint in (self.key_fingerprint, self.previous_key_fingerprint)
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 The top of the house beside the command line: may import every room and the Prefect folders.
 """
 
+from prefect_video.service.agent_tools import build_agent_server, open_agent_tools, read_request_token
 from prefect_video.service.api_tokens import add_token, create_token, describe_token
 from prefect_video.service.app import create_app
 from prefect_video.service.connections import build_server_config
@@ -16,12 +17,15 @@ __all__ = [
     "ServiceSettings",
     "Sessions",
     "add_token",
+    "build_agent_server",
     "build_server_config",
     "create_app",
     "create_token",
     "describe_token",
     "find_known_hosts",
     "limited_logs",
+    "open_agent_tools",
     "open_sessions",
     "open_tokens",
+    "read_request_token",
 ]

@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
-from fastapi import FastAPI, Response
+from fastapi import FastAPI, Request, Response
 from fastapi.responses import HTMLResponse, JSONResponse
 from pydantic import BaseModel
 
@@ -22,6 +22,7 @@ from prefect_video.ledger import Callback, Job, Ledger, ReceivedEvent, State
 from prefect_video.pipeline import collect_job
 from prefect_video.service.api_tokens import ApiTokens
 from prefect_video.service.callback_sender import CallbackSender
+from prefect_video.service.credentials_watch import CredentialsWatch
 from prefect_video.service.deployment_queue import DeploymentQueue
 from prefect_video.service.docs_page import PAGE_HEADERS, render_docs
 from prefect_video.service.galleries import StaleGalleries
@@ -40,6 +41,7 @@ from prefect_video.service.problems import add_problem_handlers
 from prefect_video.service.readiness import Readiness
 from prefect_video.service.sessions import Sessions, open_sessions
 from prefect_video.service.settings import ServiceSettings
+from prefect_video.service.status import StatusPage
 from prefect_video.service.token_source import open_tokens
 from prefect_video.service.webhooks.handler import handle
 from prefect_video.service.webhooks.inbox import Inbox
@@ -67,15 +69,18 @@ def create_app(settings: ServiceSettings | None = None, *, announce: Announce | 
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         enable_crash_trace()
         enable_clean_logs()
+        watch = await CredentialsWatch.begin(settings.accounts, settings.reload_seconds)
         async with open_sessions(settings) as sessions:
             announcer = announce or (await open_announcer() if settings.announce else None)
             tokens = await open_tokens(settings)
-            runtime = ServiceRuntime(sessions, settings, metrics, announcer, tokens)
+            runtime = ServiceRuntime(sessions, settings, metrics, announcer, tokens, watch)
             app.router.routes.extend(webhook_routes(runtime.receiver))
             if settings.has_job_api:
                 app.include_router(job_routes(runtime.api))
                 app.include_router(video_routes(runtime.api))
             app.state.sessions = sessions
+            app.state.watch = watch
+            app.state.status_page = StatusPage(sessions, runtime.api.guard, tokens, has_tokens=settings.has_job_api)
             app.state.readiness = Readiness(sessions)
             app.state.document = build_openapi(app, sessions)
             app.state.ledger_metrics = LedgerMetrics(sessions)
@@ -137,6 +142,11 @@ def _add_document_routes(app: FastAPI) -> None:
     async def openapi() -> JSONResponse:
         return JSONResponse(app.state.document)
 
+    @app.get("/status", include_in_schema=False)
+    async def status(request: Request) -> Response:
+        page: StatusPage = app.state.status_page
+        return await page.show(request)
+
     @app.get("/docs", include_in_schema=False)
     async def docs() -> HTMLResponse:
         return HTMLResponse(render_docs(app.state.document), headers=PAGE_HEADERS)
@@ -174,6 +184,7 @@ class ServiceRuntime:
         metrics: The counters of the service.
         announce: Called with each generation that has ended; None for nothing.
         tokens: The tokens of the job API.
+        watch: Watch over the blocks that the sessions were opened with.
     """
 
     sessions: Sessions
@@ -181,6 +192,7 @@ class ServiceRuntime:
     metrics: Metrics
     announce: Announce | None
     tokens: ApiTokens
+    watch: CredentialsWatch
 
     def __post_init__(self) -> None:
         ledger = self.sessions.sessions[0].ledger
@@ -252,6 +264,7 @@ class ServiceRuntime:
     async def start(self) -> None:
         """Start the workers and the sweeps: for jobs that an earlier process left, and for pages that are behind."""
         self.workers.start()
+        self._sweeps.append(asyncio.create_task(self.watch.run(self.sessions.sessions), name="watch credentials"))
         if self.settings.has_job_api:
             self.callbacks.start()
             self._sweeps.append(asyncio.create_task(self._resume(), name="resume jobs"))

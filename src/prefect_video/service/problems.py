@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from http import HTTPStatus
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
@@ -13,10 +13,24 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse
+from starlette.routing import Match
+
+from prefect_video.errors import (
+    BudgetExceeded,
+    IdempotencyKeyReused,
+    InvalidInput,
+    LedgerError,
+    ProviderError,
+    StoreError,
+    VideoError,
+)
+from prefect_video.service.metrics import Metrics
 
 logger = logging.getLogger(__name__)
 
 MEDIA_TYPE: Final = "application/problem+json"
+_METHODS: Final = ("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT")
+_T = TypeVar("_T")
 _SCHEMA: Final = {"$ref": "#/components/schemas/Problem"}
 
 
@@ -109,13 +123,50 @@ def describe_problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
     }
 
 
+async def translate_errors(work: Awaitable[_T], metrics: Metrics | None = None) -> _T:
+    """Await an operation; its errors become refusals, which are counted where metrics are given."""
+    try:
+        return await work
+    except VideoError as error:
+        if metrics is not None:
+            metrics.jobs.labels("refused").inc()
+        raise build_refusal(error) from error
+
+
+def build_refusal(error: VideoError) -> HTTPException:
+    """Build the refusal that an error stands for."""
+    match error:
+        case IdempotencyKeyReused():
+            return Refused(422, "idempotency-key-reused", "The Idempotency-Key belongs to another request", str(error))
+        case InvalidInput():
+            return HTTPException(422, str(error))
+        case BudgetExceeded():
+            return Refused(402, "over-budget", "The request does not fit the budget", str(error))
+        case LedgerError() | ProviderError() | StoreError():
+            return HTTPException(503, str(error), {"Retry-After": "5"})
+        case _:
+            return HTTPException(503, str(error))
+
+
 def _title(status: int) -> str:
     return HTTPStatus(status).phrase
 
 
-async def _answer_refusal(_: Request, error: Exception) -> JSONResponse:
+async def _answer_refusal(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
-    return build_response(build_problem(error), error.headers)
+    headers = dict(error.headers or {})
+    if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+        headers["Allow"] = ", ".join(_allowed_methods(request))
+    return build_response(build_problem(error), headers)
+
+
+def _allowed_methods(request: Request) -> list[str]:
+    """Return the methods of all routes at the request's path; the framework names those of the first only."""
+    return [
+        method
+        for method in _METHODS
+        if any(route.matches({**request.scope, "method": method})[0] is Match.FULL for route in request.app.routes)
+    ]
 
 
 async def _answer_invalid(_: Request, error: Exception) -> JSONResponse:

@@ -44,6 +44,7 @@ class ServiceSettings(EnvironmentSettings):
         attempts: Attempts to handle an event; then it waits in the ledger for a sweep, each time for a later one.
         retry_seconds: Delay before the second attempt; doubles with each further one.
         sweep_seconds: Interval between two searches for unfinished work, of this service or one that died.
+        reload_seconds: Interval between two reads of the accounts' saved blocks, whose keys and secrets may be new.
         keep_days: Days for which handled events are kept, to recognise duplicates.
     """
 
@@ -77,6 +78,7 @@ class ServiceSettings(EnvironmentSettings):
     attempts: int = Field(default=8, ge=1)
     retry_seconds: float = Field(default=0.5, gt=0)
     sweep_seconds: float = Field(default=60.0, gt=0)
+    reload_seconds: float = Field(default=20.0, gt=0)
     keep_days: float = Field(default=7.0, gt=0)
 
     @field_validator("accounts", "hosts", "callback_hosts", mode="before")

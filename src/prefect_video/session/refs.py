@@ -15,13 +15,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, Protocol
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict
 
 from prefect_video.errors import InvalidInput, ProviderError
-from prefect_video.ledger import AccountStatus, Budget, Job, Ledger
+from prefect_video.ledger import AccountStatus, Budget, Job, KeyUse, Ledger
 from prefect_video.projects import AUTO, Project
 from prefect_video.providers import Provider, default_provider, open_provider
 from prefect_video.session.session import BudgetObserver, Observer, Session, SessionEvent
@@ -122,11 +122,29 @@ class SessionRef(BaseModel):
         return "/" in self.provider or self.store.startswith(f"{STORE_BLOCK}/") or names_ledger_block(self.ledger)
 
 
+class SessionNames(Protocol):
+    """Names of the session that a job or a run was made with.
+
+    Attributes:
+        credentials: Name of its credentials.
+        store: Name of its store.
+    """
+
+    @property
+    def credentials(self) -> str: ...
+
+    @property
+    def store(self) -> str: ...
+
+
+NamedSessionOpener = Callable[[SessionNames], AbstractAsyncContextManager[Session]]
+"""Opens a session by the names of its credentials and its store, which a job or a run was made with."""
+
 SessionOpener = Callable[[Job], AbstractAsyncContextManager[Session]]
 """Opens the session that a job was made with: its credentials, its store."""
 
 
-def ref_for_job(job: Job, ledger: str | None) -> SessionRef:
+def ref_for_job(job: SessionNames, ledger: str | None) -> SessionRef:
     """Build the reference to the session that a job was made with."""
     return SessionRef(provider=job.credentials, store=job.store, ledger=ledger)
 
@@ -204,6 +222,7 @@ async def open_session(
     observer: Observer | None = None,
     on_breaker_change: Callable[[AccountStatus], None] | None = None,
     on_budget_nearly_used: BudgetObserver | None = None,
+    on_old_key: Callable[[KeyUse], None] | None = None,
 ) -> Session:
     """Open the session of a reference; close it, or use it as an async context manager.
 
@@ -213,6 +232,7 @@ async def open_session(
         observer: Called with each event of each job; by default all observers added with `observe`.
         on_breaker_change: Called when this process has opened or closed the account's circuit breaker.
         on_budget_nearly_used: Called once for each limit of which a claim leaves four fifths or more committed.
+        on_old_key: Called once a day, over all processes, while a key in use is older than the settings say.
 
     Raises:
         InvalidInput: A name is not known, or a variable or block is missing.
@@ -243,6 +263,7 @@ async def open_session(
         observer=observer or notify_observers,
         on_breaker_change=on_breaker_change,
         on_budget_nearly_used=on_budget_nearly_used,
+        on_old_key=on_old_key,
     )
 
 

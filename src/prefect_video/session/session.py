@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable, Iterable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from functools import cache
 from types import TracebackType
@@ -18,7 +18,8 @@ import httpx
 
 from prefect_video._shield import shielded
 from prefect_video.downloads import LinkPolicy, open_download_client
-from prefect_video.ledger import AccountStatus, Budget, BudgetUsage, Job, Ledger, describe_job
+from prefect_video.errors import InvalidInput
+from prefect_video.ledger import AccountStatus, Budget, BudgetUsage, Job, KeyUse, Ledger, describe_job
 from prefect_video.limits import (
     CircuitBreaker,
     CircuitBreakerProvider,
@@ -28,7 +29,7 @@ from prefect_video.limits import (
     StepPriority,
 )
 from prefect_video.polling import JobWatcher, LatencyCache, Poller, PollSchedule, RequestBudget
-from prefect_video.providers import AccessCheck, Provider
+from prefect_video.providers import AccessCheck, Provider, with_key
 from prefect_video.session.fresh_generations import FreshGenerations
 from prefect_video.session.settings import Settings
 from prefect_video.storage import Store, WriteCheck
@@ -81,6 +82,7 @@ class Session:
         observer: Called with each event of each job.
         on_breaker_change: Called when this process has opened or closed the account's circuit breaker.
         on_budget_nearly_used: Called once for each limit of which a claim leaves four fifths or more committed.
+        on_old_key: Called once a day, over all processes, while a key in use is older than the settings say.
         access: The session's free read that shows whether endpoint and key are right.
         write_check: The session's check that videos can be published to the store.
         store_turn: The right to mark the store; one shot of the process at a time.
@@ -92,6 +94,7 @@ class Session:
         volume_alert_at: When the alert of an unusual volume was raised last.
         account_slots: Generations of the account that may be unfinished at once; None for no known limit.
         in_flight_slots: Slots of this process's shots at the provider.
+        eases_off: A 429 halves the slots of the account, for all processes; off only while its limit is being measured.
         slot_queue: Queue of this process's shots that the account has no slot for; the first asks the ledger again.
         step_priority: Precedence of submits over downloads and stores.
         slot_released: Set when a shot of this process has left the provider.
@@ -115,6 +118,7 @@ class Session:
     observer: Observer | None = None
     on_breaker_change: Callable[[AccountStatus], None] | None = None
     on_budget_nearly_used: BudgetObserver | None = None
+    on_old_key: Callable[[KeyUse], None] | None = None
     access: AccessCheck = field(init=False)
     write_check: WriteCheck = field(default_factory=WriteCheck, init=False)
     store_turn: asyncio.Lock = field(default_factory=asyncio.Lock, init=False)
@@ -127,6 +131,7 @@ class Session:
     screen: PromptScreen = field(init=False)
     account_slots: int | None = field(init=False)
     in_flight_slots: PrioritySemaphore = field(init=False)
+    eases_off: bool = field(default=True, init=False)
     slot_queue: PrioritySemaphore = field(init=False)
     step_priority: StepPriority = field(default_factory=StepPriority, init=False)
     slot_released: asyncio.Event = field(init=False)
@@ -157,7 +162,10 @@ class Session:
             open_seconds=settings.breaker_seconds,
             on_change=self.on_breaker_change,
         )
-        self.provider = CircuitBreakerProvider(provider, self.breaker)
+        self._guarded = CircuitBreakerProvider(provider, self.breaker)
+        self.provider = self._guarded
+        self._replaced: list[Provider] = []
+        self._reminded_of: KeyUse | None = None
         self.access = AccessCheck(self.provider, self.credentials)
         self.download_slots = asyncio.Semaphore(settings.downloads_at_once)
         self.rate_limiter = RateLimiter(settings.submissions_per_minute)
@@ -196,6 +204,46 @@ class Session:
     def account_name(self) -> str:
         """Name by which commands open this account: a block, or the provider where its key is in the environment."""
         return self.provider.name if self.credentials == "env" else self.credentials
+
+    def provider_with_key(self, key_fingerprint: str | None) -> Provider | None:
+        """Return the provider that uses this very key of the account; None where the session does not have it."""
+        if self.provider.account.key_fingerprint == key_fingerprint:
+            return self.provider
+        # One that was replaced too: the session opened it, and what it has sent may still be waited for.
+        found = (with_key(provider, key_fingerprint) for provider in (self.provider, *reversed(self._replaced)))
+        return next((provider for provider in found if provider is not None), None)
+
+    def replace_provider(self, provider: Provider) -> None:
+        """Use another key of the same account from now on; what was requested with the former one is awaited.
+
+        Raises:
+            InvalidInput: It is another account.
+        """
+        if provider.account.id != self.provider.account.id:
+            raise InvalidInput(
+                f"{self.account_name} is account {self.provider.account.id}, and {provider.account.id} is another one"
+            )
+        self._replaced.append(self._guarded.replace(provider))
+        # The new key is checked before the next claim, as the first one was.
+        self.access = AccessCheck(self.provider, self.credentials)
+
+    async def remind_of_old_key(self) -> None:
+        """Report the key in use where it is old: once a day, over all processes."""
+        account, limit = self.provider.account, timedelta(days=self.settings.key_reminder_days)
+        use = self.ledger.keys.last_noted(account.id, account.key_fingerprint)
+        if use is None or use.age < limit or use == self._reminded_of:
+            return
+        self._reminded_of = use
+        if not await self.ledger.keys.take_reminder(use, after=limit):
+            return
+        logger.warning(
+            "%s: the key with the fingerprint %s is in use for %d days; replace it",
+            self.account_name,
+            use.key_fingerprint,
+            use.age.days,
+        )
+        if self.on_old_key:
+            self.on_old_key(use)
 
     def notify(self, event: SessionEvent, job: Job, detail: str = "") -> None:
         """Log an event of a job, for debugging, and call the observer; changes of state are logged by the ledger."""
@@ -236,6 +284,8 @@ class Session:
             # Called from the last to the first: the poller stops before the provider closes, the ledger closes last.
             closing.push_async_callback(self.ledger.aclose)
             closing.push_async_callback(self.store.aclose)
+            for replaced in self._replaced:
+                closing.push_async_callback(replaced.aclose)
             closing.push_async_callback(self.provider.aclose)
             closing.push_async_callback(self.download_client.aclose)
             closing.push_async_callback(self.job_watcher.aclose)

@@ -132,6 +132,7 @@ class Settings(SessionOverrides, EnvironmentSettings):
             request looks at all of them; a provider without a list needs one for each, and a higher budget for many.
         max_lateness: Seconds that an end is noticed late at most, or 5 % of the time it took where that is more, as far
             as the budget allows, where the end could be expected.
+        key_reminder_days: Days after which a key in use is reminded of as old.
         anomalous_per_hour: Submissions per hour and account from which on an alert is raised; None for never.
         check_access: Begin with a free read that shows whether endpoint and key are right; off for a
             key that may submit and not read.
@@ -146,6 +147,9 @@ class Settings(SessionOverrides, EnvironmentSettings):
         webhook_url: Public address of `prefect-video serve`, such as `https://video.example.com`, where providers
             announce changes; they are given `{webhook_url}/webhooks/{provider}`. An address whose path holds
             `/webhook` is used unchanged, with the job's id for `{job_id}`.
+        c2pa_certificate: File with the certificate chain (PEM) by which films are signed; None to sign none.
+        c2pa_private_key: File with its private key (PEM, no password).
+        c2pa_timestamp_url: Time-stamping authority (RFC 3161) that proves when a film was signed.
         spool: Folder for videos on their way to the store.
     """
 
@@ -164,6 +168,7 @@ class Settings(SessionOverrides, EnvironmentSettings):
     download_min_bytes_per_second: int = Field(default=16 * 1024, ge=0)
     poll_budget: float = Field(default=60.0, ge=1)
     max_lateness: float = Field(default=1.0, gt=0)
+    key_reminder_days: int = Field(default=90, ge=1)
     anomalous_per_hour: int | None = Field(default=None, ge=1)
     check_access: bool = True
     screen_patterns: tuple[str, ...] = ()
@@ -174,6 +179,9 @@ class Settings(SessionOverrides, EnvironmentSettings):
     ttl_seconds: float | None = Field(default=None, ge=0)
     lease_seconds: float = Field(default=30.0, gt=0)
     webhook_url: str | None = Field(default=None, pattern=r"^https?://[^/?#@]+[^?#]*$")
+    c2pa_certificate: Path | None = None
+    c2pa_private_key: Path | None = None
+    c2pa_timestamp_url: str | None = Field(default=None, pattern=r"^https?://[^/?#@]+[^#]*$")
     spool: Path = Field(default_factory=lambda: Path(tempfile.gettempdir()) / f"prefect-video-spool-{getuser()}")
 
     @property

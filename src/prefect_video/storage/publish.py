@@ -50,6 +50,7 @@ class LedgerReference(BaseModel):
         environment: As in the job.
         account: As in the job.
         credentials: As in the job: a name, never a key.
+        key_fingerprint: As in the job: by which the key is told from others, and not found out.
         shot: As in the job.
         reserved_usd: The reservation; it counts as spent where the provider has not reported the cost.
         reserved_at: Time of the reservation; monthly budgets go by it.
@@ -63,6 +64,7 @@ class LedgerReference(BaseModel):
     environment: str
     account: str
     credentials: str
+    key_fingerprint: str | None = None
     shot: Shot
     reserved_usd: Cost = None
     reserved_at: AwareDatetime

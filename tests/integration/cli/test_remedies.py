@@ -96,6 +96,8 @@ def test_every_remedy_is_a_whole_command_with_its_ledger(reason: HoldReason, cal
                 "reported",
                 "booked",
                 "file",
+                "key",
+                "used_key",
             ),
             "x",
         ),

@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 import base64
 import logging
+import signal
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import quote
 
+import httpx
 import pytest
 
 from prefect_video.emulator import Emulator, EmulatorSettings
@@ -116,3 +119,67 @@ def test_a_quoted_key_gets_into_nothing_that_a_run_leaves(provider: Emulator, sh
     assert any("upstream said" in text for path, text in left.items() if "ledger" in path)
     for place, text in {**left, "stdout": answer.out, "stderr": answer.err}.items():
         assert [part for part in (*SPELLINGS, *FRAGMENTS, *BASE64) if part.lower() in text.lower()] == [], place
+
+
+PREVIOUS_KEY = "sk-the-previous-key-of-the-project"
+SECRETS = {
+    "SORA_API_KEY": KEY,
+    "SORA_API_KEY_PREVIOUS": PREVIOUS_KEY,
+    "SORA_WEBHOOK_SECRET": "current-webhook-secret-of-a-project,previous-webhook-secret-of-a-project",
+    "PREFECT_VIDEO_SERVICE_API_TOKEN": "token-of-the-job-api-of-a-project",
+    "PREFECT_VIDEO_SERVICE_CALLBACK_SECRET": "whsec_c2VjcmV0LW9mLWNhbGxiYWNrcy1vZi1hLXByb2plY3Q=",
+}
+
+
+def test_a_whole_project_leaves_no_secret_in_anything_that_can_be_read(provider: Emulator, shell: Shell) -> None:
+    """Logs on DEBUG, Prefect's database, results, ledger, sidecars, pages, and every answer of the service."""
+    provider.issue_key(PREVIOUS_KEY, same_account_as=KEY)
+    environment = {
+        **SECRETS,
+        "SORA_API_ENDPOINT": provider.endpoint,
+        "SORA_PLAN": "emulator",
+        "PREFECT_VIDEO_ACCOUNT": "secretive",
+        "PREFECT_LOGGING_LEVEL": "DEBUG",
+        "PREFECT_SERVER_LOGGING_LEVEL": "DEBUG",
+        "PREFECT_LOGGING_EXTRA_LOGGERS": "prefect_video,httpx",
+        "PREFECT_RESULTS_PERSIST_BY_DEFAULT": "true",
+    }
+    film = shell.folder / "secretive.yaml"
+    film.write_text(FILM.replace("project: film", "project: secretive"))
+    ran = shell("run", film, "--provider", "sora", "--store", "secretive", **environment)
+    assert ran.status == 0, ran.err
+    outputs = {"run": ran.out + ran.err}
+    for command in (("jobs", "--json"), ("doctor", "--provider", "sora")):
+        answer = shell(*command, **environment)
+        outputs[" ".join(command)] = answer.out + answer.err
+    with shell.start("serve", "--port", "0", "--account", "sora", "--store", "secretive", **environment) as process:
+        try:
+            outputs |= read_service(process)
+        finally:
+            process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=30)
+    outputs |= {"serve": out + err}
+    left = {str(path): path.read_bytes().decode("latin-1") for path in shell.folder.rglob("*") if path.is_file()}
+    assert {"prefect.db", "index.html", "manifest.json"} <= {Path(path).name for path in left}
+    assert "sora:secretive:" in outputs["jobs --json"]
+    secrets = [secret for value in SECRETS.values() for secret in value.split(",")]
+    for place, text in {**outputs, **left}.items():
+        assert [secret for secret in secrets if secret in text] == [], place
+
+
+def read_service(process: subprocess.Popen[str]) -> dict[str, str]:
+    """Read every kind of answer of a running service."""
+    assert process.stdout is not None
+    first = process.stdout.readline()
+    address = first.split("Serving on ")[1].split(". ")[0]
+    headers = {"Authorization": f"Bearer {SECRETS['PREFECT_VIDEO_SERVICE_API_TOKEN']}"}
+    answers = {"first line": first}
+    with httpx.Client(base_url=address, headers=headers, timeout=30) as client:
+        answers["submit"] = client.post("/v1/jobs", json={"prompt": "dusk over the sea", "duration": 1}).text
+        for path in ("/docs", "/openapi.json", "/metrics", "/readyz", "/v1/jobs", "/v1/jobs/unknown"):
+            answers[path] = client.get(path).text
+        job = client.get("/v1/jobs").json()["jobs"][0]["job_id"]
+        answers |= {part: client.get(f"/v1/jobs/{job}{part}").text for part in ("", "/video")}
+        answers["forged"] = client.post("/webhooks/sora", content=b"{}", headers={"X-Sora-Signature": "00"}).text
+    assert all(answers.values())
+    return answers

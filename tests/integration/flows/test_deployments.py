@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -18,6 +19,7 @@ from prefect.cli.deploy._models import DeploymentConfig, PrefectYamlModel, RawSc
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.client.schemas.objects import FlowRun, State, StateType
+from prefect.client.schemas.responses import SetStateStatus
 from prefect.deployments import arun_deployment
 from prefect.events.actions import RunDeployment
 from prefect.flows import load_flow_from_entrypoint
@@ -342,6 +344,33 @@ async def start_project(project: dict[str, Any]) -> UUID:
     return await started("generate-project/unlimited", project=project)
 
 
+async def answer_by_form(run_id: UUID, answer: dict[str, Any]) -> datetime:
+    """Answer the question of a suspended run by the form that its schema describes; return when."""
+    async with get_client() as client:
+        run = await client.read_flow_run(run_id)
+        assert run.state is not None
+        keyset = run.state.state_details.run_input_keyset
+        assert keyset is not None
+        schema = json.loads(await client.read_flow_run_input(run_id, keyset["schema"]))
+        description = json.loads(await client.read_flow_run_input(run_id, keyset["description"]))
+        assert "pour" in str(description)
+        assert schema["required"] == ["decision"]
+        assert answer["decision"] in schema["properties"]["decision"]["enum"]
+        form = {name: field.get("default") for name, field in schema["properties"].items()} | answer
+        answered_at = datetime.now(UTC)
+        result = await client.resume_flow_run(run_id, run_input=form)
+        assert result.status is SetStateStatus.ACCEPT, result.details
+    return answered_at
+
+
+async def seconds_until_taken_up(run_id: UUID, answered_at: datetime) -> float:
+    """Return the seconds after which a worker has taken up a run that was answered, by the server's states."""
+    async with get_client() as client:
+        states = await client.read_flow_run_states(run_id)
+    later = [state.timestamp for state in states if state.is_pending() and state.timestamp > answered_at]
+    return (min(later) - answered_at).total_seconds()
+
+
 @pytest.mark.timeout(600)
 async def test_a_run_waits_for_approval_without_a_process_and_goes_on_when_it_is_given(
     blocks: None,
@@ -353,7 +382,7 @@ async def test_a_run_waits_for_approval_without_a_process_and_goes_on_when_it_is
 ) -> None:
     # A prompt of its own: the tests of this file share a ledger, in which the other is stored.
     own = {**SHOT, "prompt": "A pier at noon"}
-    shots = [{**own, "approve": True, "takes": 2}, {**own, "id": "pour", "continue_from": "opening"}]
+    shots = [{**own, "approve": True, "takes": 2}, {**own, "id": "pour", "continue_from": "opening", "approve": True}]
     project = {"project": "approved", "shots": shots}
 
     async def submitted(_: FlowRun) -> bool:
@@ -396,11 +425,19 @@ async def test_a_run_waits_for_approval_without_a_process_and_goes_on_when_it_is
     )
     assert answered.returncode == 0, answered.stderr
     assert "goes on" in answered.stderr
+
+    # The next question is answered as Prefect's UI does: by the form that the run's schema describes.
+    await run_until(run_id, suspended)
+    await run_until(run_id, left, seconds=20)
+    answered_at = await answer_by_form(run_id, {"decision": "approve", "shot": "pour"})
     run = await run_until(run_id, ended)
+    assert await seconds_until_taken_up(run_id, answered_at) <= 10
     assert run.state is not None
     assert run.state.is_completed(), run.state.message
     usage = emulator.usage()
     assert (usage["accepted"], usage["billed"], usage["cancelled"]) == (3, 3, 0)
     async with await Ledger.open(f"sqlite:///{data_folder}/ledger.db") as ledger:
         jobs = await ledger.jobs.find(project="approved", state=LedgerState.STORED)
+        choices = await ledger.choices.read("approved", environment="production")
     assert sorted((job.shot.id, job.take) for job in jobs) == [("opening", 1), ("opening", 2), ("pour", 1)]
+    assert (choices["pour"].take, choices["pour"].decided_by) == (1, "prefect")

@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 from prefect import flow, task, unmapped
 from prefect.cache_policies import NO_CACHE
-from prefect.client.orchestration import get_client
 from prefect.task_runners import ProcessPoolTaskRunner, TaskRunner, ThreadPoolTaskRunner
 from prefect.utilities.asyncutils import run_coro_as_sync
 from prefect_dask import DaskTaskRunner
@@ -15,6 +14,7 @@ from prefect_dask import DaskTaskRunner
 from prefect_video import Asset, InvalidInput, Shot
 from prefect_video.emulator import Emulator
 from prefect_video.tasks import agenerate_video, generate_video
+from tests.support.task_runs import await_task_runs
 
 
 def a_shot(name: str) -> Shot:
@@ -38,11 +38,6 @@ def billed(emulator: Emulator) -> dict[str, int]:
     }
 
 
-async def task_names() -> set[str]:
-    async with get_client() as client:
-        return {run.name for run in await client.read_task_runs(limit=200)}
-
-
 def test_a_sync_flow_on_threads(session: Path, emulator: Emulator) -> None:
     @flow(task_runner=ThreadPoolTaskRunner(max_workers=4))  # type: ignore[arg-type]
     def embedding() -> list[str]:
@@ -59,12 +54,15 @@ def test_a_sync_flow_on_threads(session: Path, emulator: Emulator) -> None:
         ]
         return [asset.shot_id for asset in assets]
 
-    made = embedding()
+    state = embedding(return_state=True)
+    made = state.result()
+    assert isinstance(made, list)
     assert made[:2] == ["direct", "prompt-of-future"]
     assert billed(emulator) == dict.fromkeys((name.removeprefix("prompt-of-") for name in made), 1)
     assert len(made) == 8
     names = {"generate shots/prompt-of-future", "generate shots/of-a-future", "generate film/of-futures-2"}
-    assert names <= run_coro_as_sync(task_names())
+    task_runs = run_coro_as_sync(await_task_runs(state.state_details.flow_run_id, 12))
+    assert names <= {run.name for run in task_runs}
 
 
 async def test_an_async_flow_in_a_running_loop(session: Path, emulator: Emulator) -> None:

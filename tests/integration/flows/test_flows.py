@@ -10,7 +10,7 @@ from uuid import UUID
 import pytest
 from prefect import flow
 from prefect.client.orchestration import PrefectClient, get_client
-from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId, FlowRunFilter, FlowRunFilterId
+from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId
 from prefect.states import State
 from sqlalchemy import select
 
@@ -23,6 +23,7 @@ from prefect_video.ledger import Ledger, tables
 from prefect_video.pipeline.reports import ProjectReport
 from prefect_video.session import SessionRef, open_session
 from prefect_video.tasks import agenerate_video, generate_video
+from tests.support.task_runs import await_task_runs
 
 
 def project(*prompts: str, **given: object) -> Project:
@@ -49,15 +50,14 @@ async def test_a_project_is_made_once_and_shown(session: Path, emulator: Emulato
     assert all(Path(str(shot.uri).removeprefix("file://")).stat().st_size == shot.bytes for shot in report.shots)
     async with get_client() as client:
         name, parameters, artifacts = await run_of(state, client)
-        tasks = await client.read_task_runs(
-            flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[state.state_details.flow_run_id]))
-        )
     assert name == "Film.1 (3 shots)"
     assert artifacts == ["markdown", "progress", "table"]
     assert emulator.key not in json.dumps(parameters, default=str)
-    assert {task.name for task in tasks} == {"find Film.1", "screen Film.1"} | {
+    expected = {"find Film.1", "screen Film.1"} | {
         f"{step} s{n}" for n in range(3) for step in ("submit", "poll", "download", "store")
     }
+    tasks = await await_task_runs(state.state_details.flow_run_id, len(expected))
+    assert {task.name for task in tasks} == expected
 
     again = await generate_project(project("one", "two", "three"))
     assert [shot.cached for shot in again.shots] == [True] * 3
@@ -66,18 +66,16 @@ async def test_a_project_is_made_once_and_shown(session: Path, emulator: Emulato
 
 
 async def test_the_steps_of_a_shot_are_a_chain_in_prefect(session: Path, emulator: Emulator) -> None:
-    before = await read_edges(await generate_project(project("one", "two"), return_state=True))
+    state = await generate_project(project("one", "two"), return_state=True)
+    before = await read_edges(state, number=10)
     chain = ("submit", "poll", "download", "store")
     expected = {f"{step} {shot}": {f"{former} {shot}"} for shot in ("s0", "s1") for former, step in pairwise(chain)}
     assert before == {"find Film.1": set(), "screen Film.1": set(), "submit s0": set(), "submit s1": set(), **expected}
 
 
-async def read_edges(state: State[object]) -> dict[str, set[str]]:
-    """Return the tasks of a run by name, with those that each follows in Prefect's graph."""
-    async with get_client() as client:
-        tasks = await client.read_task_runs(
-            flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[state.state_details.flow_run_id]))
-        )
+async def read_edges(state: State[object], number: int) -> dict[str, set[str]]:
+    """Return the tasks of a run by name, so many as expected, with those that each follows in Prefect's graph."""
+    tasks = await await_task_runs(state.state_details.flow_run_id, number)
     names = {task.id: task.name for task in tasks}
     return {
         task.name: {names[given.id] for inputs in task.task_inputs.values() for given in inputs if hasattr(given, "id")}
@@ -92,7 +90,7 @@ async def test_shots_follow_what_they_need_in_prefects_graph(session: Path, emul
         {"id": "c", "prompt": "c", "continue_from": "a", "depends_on": ["b"]},
     ]
     state = await generate_project(project(shots=shots), return_state=True)
-    before = await read_edges(state)
+    before = await read_edges(state, number=14)
     assert before["submit c"] == {"store a", "store b"}
     assert len([name for name in before if name.startswith("find")]) == 1
     assert emulator.usage()["billed"] == 3

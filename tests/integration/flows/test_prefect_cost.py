@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 from collections import Counter
 from pathlib import Path
@@ -11,12 +10,11 @@ from typing import Any
 import httpx
 import pytest
 from prefect.client.base import PrefectHttpxAsyncClient
-from prefect.client.orchestration import get_client
-from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 
 from prefect_video import Project
 from prefect_video.emulator import Emulator
 from prefect_video.flows import generate_project
+from tests.support.task_runs import await_task_runs
 
 ANY_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
@@ -49,11 +47,7 @@ def requests(monkeypatch: pytest.MonkeyPatch) -> Counter[tuple[str, str]]:
 
 async def count_task_runs(flow_run_id: Any, expected: int) -> Counter[str]:
     """Count a run's task runs by the first word of their names, once the server has recorded as many as expected."""
-    runs = FlowRunFilter(id=FlowRunFilterId(any_=[flow_run_id]))
-    async with asyncio.timeout(60), get_client() as client:
-        while len(found := await client.read_task_runs(flow_run_filter=runs)) < expected:
-            await asyncio.sleep(0.1)
-    return Counter(run.name.split()[0] for run in found)
+    return Counter(run.name.split()[0] for run in await await_task_runs(flow_run_id, expected))
 
 
 async def test_a_shot_costs_four_task_runs_and_no_request_of_its_own(

@@ -46,6 +46,7 @@ AUTOMATIONS = (
     "prefect-video marks runs without a sign of life as crashed",
     "prefect-video reports a budget that is nearly used up",
     "prefect-video reports an unusual volume",
+    "prefect-video reports deferred projects",
 )
 
 

@@ -20,7 +20,9 @@ async def test_a_damaged_video_fails_the_run_until_it_is_repaired(session: Path,
     whole = video.read_bytes()
     video.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
 
-    with pytest.raises(StoreOutage, match=r"1 of 1 videos .* ad/opening: its SHA-256 is .* with repair"):
+    with pytest.raises(
+        StoreOutage, match=r"1 of 1 video in .* not whole; .* ad/opening: its SHA-256 is .* with repair"
+    ):
         await verify_videos()
     verification = await verify_videos(repair=True)
     assert verification.is_whole

@@ -2,6 +2,7 @@
 
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydantic import SecretStr
@@ -17,6 +18,7 @@ from prefect_video.blocks import (
 from prefect_video.blocks.base import ProviderCredentials
 from prefect_video.ledger import Ledger
 from prefect_video.pipeline.steps import build_project_job_requests
+from prefect_video.providers import open_provider
 from prefect_video.session import Session
 from prefect_video.storage import open_store
 
@@ -110,3 +112,37 @@ async def test_an_alias_makes_another_video(block: type[ProviderCredentials], tm
     as_ever = fingerprint(shot, provider=name)
     assert await hashed({}) == await hashed({"other": "a/b"}) == await hashed({"sora-2": known}) == as_ever
     assert await hashed({"sora-2": "a/b"}) == fingerprint(shot.model_copy(update={"model": "a/b"}), provider=name)
+
+
+def test_an_account_is_its_name_at_an_address_and_else_its_key() -> None:
+    def account_id(api_key: str = KEY, *, saved_as: str | None = None, **fields: Any) -> str:
+        block = SoraCredentials(**{"api_key": api_key, "endpoint": "http://host/v1/sora", **fields})
+        block._block_document_name = saved_as
+        return block.open().account.id
+
+    named = account_id(saved_as="main")
+    assert named == account_id("sk-another", saved_as="main") == account_id("sk-another", account="main")
+    assert named == account_id("sk-another", previous_api_key=KEY, saved_as="main")
+    others = {account_id(), account_id("sk-another"), account_id(saved_as="other")}
+    others |= {account_id(endpoint="http://emulator/v1/sora", saved_as="main")}
+    assert len({named, *others}) == 5
+    environ = {"SORA_API_KEY": KEY, "SORA_API_ENDPOINT": "http://host/v1/sora"}
+    assert account_id() == open_provider("sora", environ).account.id
+
+
+def test_both_keys_of_a_rotation_stay_secret_and_the_environments_are_named() -> None:
+    environ = {
+        "SORA_API_KEY": KEY,
+        "SORA_API_KEY_PREVIOUS": "sk-former",
+        "SORA_API_ENDPOINT": "http://host/v1/sora",
+        "PREFECT_VIDEO_ACCOUNT": "main",
+    }
+    from_environment = open_provider("sora", environ).account
+    keys = {"api_key": SecretStr(KEY), "previous_api_key": SecretStr("sk-former")}
+    block = SoraCredentials(**keys, endpoint="http://host/v1/sora", account="main")
+    provider = block.open()
+    assert provider.account == from_environment
+    shown = f"{block!r} {block.model_dump_json()} {provider!r} {provider.account!r}"
+    assert [key for key in (KEY, "sk-former") if key in shown] == []
+    with pytest.raises(InvalidInput, match="account"):
+        open_provider("sora", {**environ, "PREFECT_VIDEO_ACCOUNT": "Not A Name"})

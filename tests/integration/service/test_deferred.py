@@ -10,16 +10,16 @@ import pytest
 
 from prefect_video.emulator import Emulator, EmulatorSettings
 from prefect_video.gallery import load_manifest
-from prefect_video.ledger import Job, State
+from prefect_video.ledger import State
 from prefect_video.pipeline.collect import collect
 from prefect_video.pipeline.project_run import run_project
-from prefect_video.session import Session
+from prefect_video.session import Session, SessionNames
 from tests.support.service_fixtures import open_environment_session, run_service
 from tests.unit.service.test_webhooks import project
 
 
 @asynccontextmanager
-async def open_for_job(_: Job) -> AsyncIterator[Session]:
+async def open_for_job(_: SessionNames) -> AsyncIterator[Session]:
     """Open the environment's session, which every job of these tests belongs to."""
     async with await open_environment_session() as session:
         yield session

@@ -38,7 +38,7 @@ def test_what_is_wrong_is_exit_status_1_and_is_repaired_free(
     assert sorted(flaw["problem"] for flaw in answer.json["flaws"]) == ["damaged", "missing"]
     shown = call("verify")
     assert shown.status == 1
-    assert "0 of 2 videos whole; 1 files that no job knows" in shown.out
+    assert "0 of 2 videos whole; 1 file that no job knows" in shown.out
     assert "--repair" in shown.err
 
     repaired = call("verify", "--repair", "--json", videos)

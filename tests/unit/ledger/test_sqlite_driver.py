@@ -8,6 +8,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
@@ -15,7 +16,9 @@ import aiosqlite
 import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncConnection
 
+from prefect_video._dedicated_thread import DedicatedThread
 from prefect_video.ledger import Ledger
 from prefect_video.ledger.database import Database
 from prefect_video.ledger.file_identity import FileIdentity
@@ -216,3 +219,59 @@ async def test_a_ledger_works_when_aiosqlite_has_no_connection_of_its_own(
         await ledger.check()
     finally:
         await ledger.aclose()
+
+
+async def insert_pair(connection: AsyncConnection) -> None:
+    await connection.execute(text("INSERT INTO pairs VALUES (1, 'a')"))
+    await connection.execute(text("INSERT INTO pairs VALUES (1, 'b')"))
+
+
+async def test_a_transaction_is_run_in_one_visit_to_the_thread(
+    database: Database, ledger_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with database.reading():
+        pass
+    visits: list[object] = []
+    submit = DedicatedThread._submit
+
+    def count_and_submit(
+        thread: DedicatedThread, function: Callable[..., object], *arguments: object
+    ) -> asyncio.Future[object]:
+        visits.append(function)
+        return submit(thread, function, *arguments)
+
+    monkeypatch.setattr(DedicatedThread, "_submit", count_and_submit)
+    await database.write(insert_pair)
+    assert len(visits) == 3  # to begin, for both statements, and to commit
+    assert rows(ledger_file) == [(1, "a"), (1, "b")]
+
+
+async def test_a_transaction_that_awaits_something_else_is_taken_back(database: Database, ledger_file: Path) -> None:
+    async def insert_and_wait(connection: AsyncConnection) -> None:
+        await insert_pair(connection)
+        await asyncio.sleep(0)
+
+    with pytest.raises(RuntimeError, match="nothing but its connection"):
+        await database.write(insert_and_wait)
+    assert rows(ledger_file) == []
+    await database.write(insert_pair)
+    assert len(rows(ledger_file)) == 2
+
+
+async def test_a_transaction_whose_task_is_cancelled_in_the_thread_is_taken_back(
+    database: Database, ledger_file: Path
+) -> None:
+    begun, release = threading.Event(), threading.Event()
+
+    async def insert_when_let(connection: AsyncConnection) -> None:
+        await insert_pair(connection)
+        begun.set()
+        assert release.wait(10)
+
+    writing = asyncio.create_task(database.write(insert_when_let))
+    await asyncio.to_thread(begun.wait, 10)
+    writing.cancel()
+    release.set()
+    await asyncio.wait([writing])
+    assert writing.cancelled()
+    assert rows(ledger_file) == []

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from prefect_video.ledger import Ledger
-from prefect_video.pipeline import approve_as_proposed, list_pending
+from prefect_video.pipeline import approve_as_proposed, list_pending, list_takes
 from prefect_video.pipeline.approval import choose_take, drop_shot, redo_shot
 from prefect_video.projects import Project
 from tests.support.recovery import RecoveryHarness, a_shot, film, statuses
@@ -53,6 +53,39 @@ async def test_a_new_prompt_is_approved_anew_and_a_dropped_shot_is_not_made(harn
         await drop_shot(ledger, "film", "shot-1", by="me", environment=ENVIRONMENT)
     assert statuses(await harness.run(project)) == ["dropped", "stored"]
     assert harness.paid == (3, 3)
+
+
+async def test_a_prompt_that_is_taken_back_lists_its_own_takes_again(harness: RecoveryHarness) -> None:
+    first, second = "a cat on a roof, scene 1", "a dog"
+    project = film(a_shot(1, approve=True, takes=2))
+
+    async def listed(ledger: Ledger) -> list[tuple[str, list[str]]]:
+        found = await list_takes(ledger, "film", environment=ENVIRONMENT)
+        return [(takes.shot.prompt, [job.shot.prompt for job in takes.takes.values()]) for takes in found]
+
+    await harness.run(project)
+    async with harness.ledger() as ledger:
+        before = {job.id for job in await ledger.jobs.find(limit=None)}
+        for prompt in (second, first):
+            await redo_shot(ledger, "film", "shot-1", prompt, by="me", environment=ENVIRONMENT)
+            report = await harness.run(project)
+            assert [shot.choice for shot in report.shots] == ["pending"] * 2
+            assert await listed(ledger) == [(prompt, [prompt] * 2)]
+        assert harness.paid == (4, 4), "what is taken back is stored"
+        # A third one is asked for, and not made yet: nothing waits for a human.
+        await redo_shot(ledger, "film", "shot-1", second, by="me", environment=ENVIRONMENT)
+        await redo_shot(ledger, "film", "shot-1", "a fox", by="me", environment=ENVIRONMENT)
+        assert await pending(ledger) == []
+        await redo_shot(ledger, "film", "shot-1", first, by="me", environment=ENVIRONMENT)
+        await harness.run(project)
+        await choose_take(ledger, "film", "shot-1", 2, by="me", environment=ENVIRONMENT)
+        assert await pending(ledger) == []
+        report = await harness.run(project)
+        assert [shot.choice for shot in report.shots] == ["rejected", "chosen"]
+        (takes,) = await list_takes(ledger, "film", environment=ENVIRONMENT)
+        assert {job.id for job in takes.takes.values()} == before
+        assert takes.chosen == 2
+    assert harness.paid == (4, 4)
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from prefect_video.ledger.tables import jobs_table
 from prefect_video.pipeline.collect import collect
 from prefect_video.pipeline.project_run import run_project
 from prefect_video.pipeline.reports import ProjectReport
-from prefect_video.session import Session, SessionEvent
+from prefect_video.session import Session, SessionEvent, SessionNames
 from tests.support.recovery import RecoveryHarness, a_shot, collect_with, film, statuses
 from tests.support.recovery_fixtures import SLOW, OpenHarness
 
@@ -91,7 +91,7 @@ async def test_an_account_that_cannot_be_opened_keeps_back_no_other(harness: Rec
             await connection.execute(update(jobs_table).where(broken).values(credentials="broken"))
 
         @asynccontextmanager
-        async def open_session(job: Job) -> AsyncIterator[Session]:
+        async def open_session(job: SessionNames) -> AsyncIterator[Session]:
             if job.credentials == "broken":
                 raise RuntimeError("the vault is closed")
             yield session

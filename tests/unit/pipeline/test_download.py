@@ -88,8 +88,8 @@ async def test_a_spool_file_of_another_video_is_fetched_again(harness: RecoveryH
     # As where the generation of a job was lost, and the job got another one.
     job, other_job = await harness.rows()
     async with harness.session() as session:
-        spool = await spool_file(session, job.model_copy(update={"generation_id": other_job.generation_id}))
-        assert spool != await spool_file(session, job)
+        spool = spool_file(session, job.model_copy(update={"generation_id": other_job.generation_id}))
+        assert spool != spool_file(session, job)
     spool.write_bytes(other.read_bytes())
     assert statuses(await harness.run(a_shot(), kind=Reticent)) == ["stored"]
     assert sorted(probe(path).frames for path in harness.videos) == [24, 48]

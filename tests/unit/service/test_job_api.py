@@ -293,6 +293,25 @@ async def test_a_project_goes_on_after_a_restart_and_is_paid_once(environment: P
     assert provider.usage()["billed"] == 2
 
 
+async def test_takes_are_shown_with_their_quality_and_which_one_counts(environment: Path, provider: Emulator) -> None:
+    shot = {"id": "one", "prompt": "a cup", "takes": 2, "choose": "best"}
+    provider.add_fault(operation="content", kind="altered_file", alteration="frozen", times=None)
+    async with run_service() as service:
+        body = {**PROJECT, "shots": [shot], "quality": {"frozen": "flag"}}
+        requested = await service.client.post("/v1/projects", json=body)
+        assert requested.status_code == 202, requested.text
+        done = await wait_for_project(service, requested.json()["id"])
+        assert [(job["take"], job["takes"], job["chosen"]) for job in done["jobs"]] == [(1, 2, True), (2, 2, False)]
+        for job in done["jobs"]:
+            alone = (await service.client.get(f"/v1/jobs/{job['job_id']}")).json()
+            assert alone["quality"] == job["quality"]
+            assert 0 <= job["quality"]["score"] <= 1
+            assert [flag["kind"] for flag in job["quality"]["flags"]] == ["frozen"]
+        schemas = (await service.client.get("/openapi.json")).json()["components"]["schemas"]
+        assert {"score", "flags"} == schemas["QualityView"]["properties"].keys()
+        assert {"quality", "takes", "chosen"} <= schemas["JobView"]["properties"].keys()
+
+
 @asynccontextmanager
 async def callback_receiver(received: list[tuple[dict[str, str], bytes]], *, failures: int) -> AsyncIterator[str]:
     """Run a client's receiver of callbacks, whose first answers are failures."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
+from collections import OrderedDict
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from opentelemetry.trace import StatusCode
 
 from prefect_video import Project, Shot, run_project
 from prefect_video.emulator import Emulator
+from prefect_video.pipeline.steps import spans
 from tests.support.service_fixtures import open_environment_session, run_service
 from tests.unit.service.test_jobs import free_port, generate, wait_for_status
 
@@ -46,19 +48,19 @@ async def test_a_shot_is_a_span_for_each_step_with_job_and_cost(
     async with await open_environment_session() as session:
         with trace.get_tracer("a program").start_as_current_span("its own"):
             report = await run_project(session, film)
-    spans = own_spans(exporter)
-    assert list(spans) == ["submit", "poll", "download", "store"]
+    found = own_spans(exporter)
+    assert list(found) == ["submit", "poll", "download", "store"]
     asset = report.shots[0].asset
     assert asset is not None
-    stored = dict(spans["store"].attributes or {})
+    stored = dict(found["store"].attributes or {})
     assert stored["prefect_video.shot"] == "sea"
     assert stored["prefect_video.provider"] == "sora"
     assert stored["prefect_video.state"] == "stored"
     assert stored["prefect_video.generation"] == asset.generation_id
     assert stored["prefect_video.cost_usd"] == pytest.approx(float(provider.usage()["billed_usd"]))
-    assert len({span.attributes["prefect_video.job"] for span in spans.values() if span.attributes}) == 1
+    assert len({span.attributes["prefect_video.job"] for span in found.values() if span.attributes}) == 1
     program = next(span for span in exporter.get_finished_spans() if span.name == "its own")
-    assert {span.parent and span.parent.span_id for span in spans.values()} == {program.context.span_id}
+    assert {span.parent and span.parent.span_id for span in found.values()} == {program.context.span_id}
 
 
 async def test_a_step_that_fails_says_so_and_quotes_no_traceback(
@@ -87,9 +89,28 @@ async def test_one_trace_leads_from_the_request_to_the_stored_file(
             # The row is stored a moment before the step ends.
             while "store" not in own_spans(exporter):
                 await asyncio.sleep(0.01)
-    spans = own_spans(exporter)
-    assert {"generate", "submit", "download", "store"} <= set(spans)
-    assert len({span.context.trace_id for span in spans.values()}) == 1
+    found = own_spans(exporter)
+    assert {"generate", "submit", "download", "store"} <= set(found)
+    assert len({span.context.trace_id for span in found.values()}) == 1
+
+
+async def test_a_restart_between_the_request_and_the_file_keeps_the_trace(
+    environment: Path, provider: Emulator, exporter: InMemorySpanExporter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with run_service(collect=False) as service:
+        job = (await generate(service)).json()
+        await wait_for_status(service, job["job_id"], "processing", "completed")
+    # What a new process has not.
+    monkeypatch.setattr(spans, "_traces", OrderedDict())
+    async with run_service(collect=True, sweep_seconds=0.1) as service:
+        with trace.get_tracer("another program").start_as_current_span("another trace"):
+            await wait_for_status(service, job["job_id"], "completed")
+        async with asyncio.timeout(10):
+            while "store" not in {span.name for span in exporter.get_finished_spans()}:
+                await asyncio.sleep(0.01)
+    ours = [span for span in exporter.get_finished_spans() if span.instrumentation_scope.name == "prefect_video"]
+    assert {"generate", "submit", "download", "store"} <= {span.name for span in ours}
+    assert len({span.context.trace_id for span in ours}) == 1
 
 
 def test_no_part_of_the_domain_loads_opentelemetry() -> None:

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
+from prefect_video._counted import counted
 from prefect_video.cli.commands.run import RunOptions, execute
 from prefect_video.cli.options import JsonFlag, QuietFlag, SessionOptions
 from prefect_video.cli.output import (
@@ -105,7 +106,8 @@ def _show_end(report: ProjectReport, billed: tuple[int, Decimal], project_file: 
     number, amount = billed
     if number:
         console.print(
-            f"By the provider's own count: {number} generations billed, ${amount:.2f} (of play money).", soft_wrap=True
+            f"By the provider's own count: {counted(number, 'generation')} billed, ${amount:.2f} (of play money).",
+            soft_wrap=True,
         )
     elif not report.failures:
         console.print("Everything was cached: by its own count, the provider billed nothing.", soft_wrap=True)

@@ -13,7 +13,9 @@ from typing import Annotated, Any, Final
 from cyclopts import Parameter
 
 from prefect_video import __version__
+from prefect_video._counted import counted
 from prefect_video.cli.check_result import Check
+from prefect_video.cli.key_checks import check_keys
 from prefect_video.cli.operation_checks import check_operation, describe_fault
 from prefect_video.cli.options import JsonFlag, SessionOptions
 from prefect_video.cli.output import DONE, FAILED, escape, print_json, stdout
@@ -154,6 +156,7 @@ async def _check_open_session(ref: SessionRef, session: Session, *, fix: bool) -
     checks: dict[str, Callable[[], Awaitable[list[Check]]]] = {
         "provider": lambda: _check_provider(session.provider),
         "account": lambda: _check_account(session),
+        "key age": lambda: check_keys(session),
         "concurrency limit": lambda: _check_concurrency_limit(session, create=fix),
         "operation": lambda: check_operation(session),
         "store": check_store,
@@ -234,7 +237,9 @@ async def _check_account(session: Session) -> list[Check]:
         fix = "wait for the next period, or use another account"
         return [Check(name="account", ok=False, detail=detail, fix=fix)]
     if status.breaker != "closed":
-        detail = f"{slots}; breaker {status.breaker.replace('_', ' ')} after {status.failures} failures in a row"
+        detail = (
+            f"{slots}; breaker {status.breaker.replace('_', ' ')} after {counted(status.failures, 'failure')} in a row"
+        )
         fix = f"the provider fails repeatedly; the next submit is tried at {status.open_until:%H:%M:%S} UTC"
         return [Check(name="account", ok=False, detail=detail, fix=fix)]
     return [Check(name="account", ok=True, detail=f"{slots}, breaker closed")]

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
+from prefect_video._counted import counted
 from prefect_video.cli.options import LedgerOption, StoreOption, find_project, ledger_name
 from prefect_video.cli.output import DONE, print_status, write_stdout
 from prefect_video.cli.sessions import open_ledger, run_async, use_store
@@ -55,7 +56,7 @@ def export(
         output.expanduser().write_bytes(content)
     except OSError as error:
         raise StoreError(f"{output} cannot be written ({error.strerror}): give another file with --output") from error
-    print_status(f"{len(manifest.takes)} rows: {output}")
+    print_status(f"{counted(len(manifest.takes), 'row')}: {output}")
     return DONE
 
 

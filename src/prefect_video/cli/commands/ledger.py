@@ -8,6 +8,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from prefect_video._counted import counted
 from prefect_video.cli.options import JsonFlag, LedgerOption, StoreOption, ledger_name
 from prefect_video.cli.output import DONE, FAILED, escape, print_json, stdout, table, usd
 from prefect_video.cli.sessions import open_ledger, run_async, use_sessions
@@ -162,8 +163,8 @@ def _show_recovery(recovery: Recovery, collect_command: str) -> None:
         console.print(f"[yellow]![/] {escape(job.source)}: {escape(job.reason)}", soft_wrap=True)
     for account, count in recovery.unlabelled.items():
         console.print(
-            f"[yellow]![/] account {escape(account)} lists {count} generations that the ledger does not know and that"
-            " carry no key of it: made by other software, or at a provider that echoes no key; see its console",
+            f"[yellow]![/] account {escape(account)} lists {counted(count, 'generation')} unknown to the ledger,"
+            " without a key of it: made by other software, or at a provider that echoes no key; see its console",
             soft_wrap=True,
         )
     if recovery.dry_run:

@@ -189,11 +189,14 @@ async def _record_accepted(job: Job, generation_id: str, name: str | None) -> Re
 
 async def _resume_generation(session: Session, job: Job, generation: Generation) -> Job:
     """Record that the provider has the generation of a job, under the account that it was found with."""
-    account = session.provider.account.id
-    if job.state in _AT_PROVIDER and (job.account == account or job.generation_id != generation.id):
+    account = session.provider.account
+    is_of_this_key = job.account == account.id and job.key_fingerprint in (None, account.key_fingerprint)
+    if job.state in _AT_PROVIDER and (is_of_this_key or job.generation_id != generation.id):
         raise InvalidInput(f"job {job.id} is {job.state.value} as generation {job.generation_id}: nothing was changed")
     # A new key may change the id of the same account: the provider has just proven that the generation is its own.
-    job = await session.ledger.jobs.assign_account(job.id, account=account, credentials=job.credentials)
+    job = await session.ledger.jobs.assign_account(
+        job.id, account=account.id, credentials=job.credentials, key_fingerprint=account.sole_key_fingerprint
+    )
     if job.state in _AT_PROVIDER:
         return job
     if job.state is State.LOST:

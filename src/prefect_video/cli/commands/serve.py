@@ -107,5 +107,6 @@ def _announce(port: int, host: str, sessions: Sessions, settings: ServiceSetting
         console.print(f"[dim]webhooks[/]  POST {address}/webhooks/{escape(provider)}", soft_wrap=True)
     if settings.has_job_api:
         console.print(f"[dim]jobs    [/]  POST {address}/v1/jobs, described at {address}/docs", soft_wrap=True)
+    console.print(f"[dim]status  [/]  {address}/status", soft_wrap=True)
     console.print(f"[dim]health  [/]  GET {address}/healthz, /readyz, /metrics", soft_wrap=True)
     console.file.flush()

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 from cyclopts import Parameter
 
 from prefect_video._clean_text import clean_cell
+from prefect_video._counted import counted
 from prefect_video.cli.options import JsonFlag, LedgerOption, ProjectName, ledger_name
 from prefect_video.cli.output import DONE, escape, print_json, stdout, table, usd
 from prefect_video.cli.sessions import open_ledger, run_async
@@ -18,7 +19,7 @@ from prefect_video.errors import InvalidInput
 from prefect_video.ledger import CommittedSums, SpendRow
 from prefect_video.pipeline import as_number
 
-Grouping = Literal["month", "project", "account", "model", "day"]
+Grouping = Literal["month", "project", "account", "key", "environment", "model", "day"]
 
 
 def spend(
@@ -113,4 +114,4 @@ def _show_spend(lines: list[SpendRow], by: str, sums: CommittedSums) -> None:
             f"[yellow]![/] {usd(assumed)} of that is the reserved amount: the provider has not reported the cost"
         )
     if sums.unpriced:
-        console.print(f"[yellow]![/] the price of {sums.unpriced} videos is unknown and not in these sums")
+        console.print(f"[yellow]![/] the price of {counted(sums.unpriced, 'video')} is unknown and not in these sums")

@@ -7,6 +7,7 @@ from typing import Annotated, Final
 
 from cyclopts import Parameter
 
+from prefect_video._counted import counted
 from prefect_video.cli.options import JsonFlag, LedgerOption, ledger_name
 from prefect_video.cli.output import DONE, FAILED, display_path, escape, print_json, print_status, stdout, table
 from prefect_video.cli.sessions import open_ledger, run_async, use_session, use_store
@@ -97,7 +98,7 @@ def _show(verification: Verification, name: str, command_ledger: str | None) -> 
         print_status(verification.outage, error=True)
     if verification.unrecorded:
         print_status(
-            f"{len(verification.unrecorded)} videos were paid for by this ledger, which does not know them: it is an"
+            f"this ledger has paid for {counted(len(verification.unrecorded), 'video')} that it does not know: it is an"
             f" old backup. Before anything is bought, run: {verification.recover_command}",
             error=True,
         )
@@ -136,11 +137,11 @@ def _show(verification: Verification, name: str, command_ledger: str | None) -> 
 def _show_totals(verification: Verification, repair_command: str) -> None:
     broken = sum(not flaw.repaired for flaw in verification.flaws)
     repaired = len(verification.flaws) - broken
-    text = f"{verification.store}: {verification.assets - broken} of {verification.assets} videos whole"
+    text = f"{verification.store}: {verification.assets - broken} of {counted(verification.assets, 'video')} whole"
     if repaired:
         text += f", {repaired} of them repaired"
     if verification.unknown_files:
-        text += f"; {len(verification.unknown_files)} files that no job knows"
+        text += f"; {counted(len(verification.unknown_files), 'file')} that no job knows"
     stdout().print(text, markup=False, soft_wrap=True)
     if broken and not any(flaw.error for flaw in verification.flaws):
         print_status(f"to fetch again, free, what the provider still has, run: {repair_command}")

@@ -15,6 +15,7 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Final
 
+from prefect_video._counted import counted
 from prefect_video.assets import Asset
 from prefect_video.errors import InvalidTransition, LedgerBehindStore
 from prefect_video.ledger import Job, JobRequest, Ledger, State, job_from_values, row_from_request
@@ -227,8 +228,8 @@ async def _require_up_to_date(
     own = [video.uri for video in kept if video.draft.ledger and video.draft.ledger.id == session.ledger.identity]
     if unknown := [*(video.uri for video in await find_unrecorded(session.ledger, videos)), *own]:
         raise LedgerBehindStore(
-            f"project {project!r}: the store {session.store.url} holds {len(unknown)} videos that the ledger"
-            f" {session.ledger.url_label} has bought and does not know ({unknown[0]} and others): it is an old backup."
+            f"project {project!r}: the store {session.store.url} holds {counted(len(unknown), 'video')} that the ledger"
+            f" {session.ledger.url_label} has bought and does not know (such as {unknown[0]}): it is an old backup."
             f" Nothing was sent, as what it has forgotten would be paid again. Run: {_recover_command(session)}"
         )
 
@@ -361,5 +362,6 @@ def _stored_job(session: Session, job_request: JobRequest, video: StoredVideo) -
             "id": reference.job,
             "account": reference.account,
             "credentials": reference.credentials,
+            "key_fingerprint": reference.key_fingerprint,
         }
     return job_from_values(values)

@@ -79,6 +79,7 @@ def held_job(session: Session, job_request: JobRequest, video: KeptVideo) -> Job
             "provider": draft.provider,
             "account": reference.account,
             "credentials": reference.credentials,
+            "key_fingerprint": reference.key_fingerprint,
             "environment": reference.environment,
             "generation_id": draft.generation_id,
             "reserved_usd": None,

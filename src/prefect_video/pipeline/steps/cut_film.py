@@ -23,9 +23,10 @@ from prefect_video.downloads import prepare_private_folder
 from prefect_video.errors import FilmError, InvalidInput
 from prefect_video.film import Cut, StoredFilm, list_clips
 from prefect_video.pipeline.steps.film_place import FilmPlace, digest_files, file_sha256
+from prefect_video.pipeline.steps.sign_film import load_signer, sign_film
 from prefect_video.pipeline.steps.store_identity import claim_store
 from prefect_video.projects import Project
-from prefect_video.session import Session
+from prefect_video.session import Session, Settings
 from prefect_video.storage import Store, fetch_anywhere
 
 if TYPE_CHECKING:
@@ -54,8 +55,8 @@ def observe_films(observer: OnProgress) -> Iterator[None]:
 _observers: list[OnProgress] = []
 
 
-async def require_cut(project: Project) -> None:
-    """Check a project's cut, before anything is paid: its files, its texts, and what this machine can encode.
+async def require_cut(project: Project, settings: Settings) -> None:
+    """Check a project's cut, before anything is paid: files, texts, what this machine can encode, its signature.
 
     Raises:
         InvalidInput: It cannot be made; one line for each reason.
@@ -69,6 +70,7 @@ async def require_cut(project: Project) -> None:
     problems = await asyncio.to_thread(lambda: list(find_unusable(cut, project.requested_seconds)))
     if problems:
         raise InvalidInput("\n".join(f"cut: {problem.message}" for problem in problems))
+    await asyncio.to_thread(load_signer, settings, cut)
 
 
 def needed_takes(project: Project, cut: Cut) -> list[str]:
@@ -104,7 +106,9 @@ async def cut_film(
         raise FilmError(f"not stored yet: {', '.join(absent)}")
     used = {label: clips[label] for label in labels}
     shots = {shot.id: shot.continue_from for shot in project.shots}
-    place = FilmPlace(session.store, project.name, cut, shots, used, await asyncio.to_thread(digest_files, cut))
+    signer = await asyncio.to_thread(load_signer, session.settings, cut)
+    digests = await asyncio.to_thread(digest_files, cut)
+    place = FilmPlace(session.store, project.name, cut, shots, used, digests, signer=signer.digest if signer else None)
     if (stored := await place.find()) is not None:
         await place.point_to(stored)
         return stored, True
@@ -113,8 +117,11 @@ async def cut_film(
         folder = Path(name)
         files = await _fetch_clips(session.store, used, folder)
         produced = await _produce(cut, shots, files, folder, _log_progress(project.name, on_progress))
+        credentials = None
+        if signer is not None:
+            produced, credentials = await sign_film(signer, project.name, produced, used, files)
         await claim_store(session)
-        film = await place.publish(produced, folder)
+        film = await place.publish(produced, folder, credentials)
     return film, False
 
 

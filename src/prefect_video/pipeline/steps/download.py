@@ -22,7 +22,6 @@ from prefect_video.downloads import (
     find_mismatches,
     load_finished,
     measure_content,
-    prepare_private_folder,
     probe,
     require_match,
 )
@@ -39,6 +38,7 @@ from prefect_video.errors import (
 )
 from prefect_video.generations import Generation, Status
 from prefect_video.ledger import HoldReason, Job, State, command_line, hold_message
+from prefect_video.pipeline.steps.absence import require_loss_proven
 from prefect_video.pipeline.steps.end import end, raise_if_ended, require_same_account
 from prefect_video.pipeline.steps.spans import traced_step
 from prefect_video.pipeline.steps.store import asset_draft
@@ -119,7 +119,7 @@ class _DownloadTurn:
 
 
 async def _fetch(session: Session, job: Job, turn: _DownloadTurn) -> Downloaded:
-    path = await spool_file(session, job)
+    path = spool_file(session, job)
     if (finished := await load_finished(path)) is not None:
         # The provider is not asked: it may have forgotten since what an earlier process has fetched.
         return finished
@@ -157,6 +157,7 @@ def _settings(session: Session, job: Job) -> DownloadSettings:
 
 async def _retrieve(session: Session, job: Job) -> Generation:
     generation = await session.poller.poll_once(job.generation_id or "")
+    await require_loss_proven(session, job, generation)
     if not generation.status.ended:
         # It was completed: an unknown status string counts as processing, and is no verdict.
         raise InvalidResponse(
@@ -321,10 +322,8 @@ async def _hold_kept(session: Session, job: Job, reason: HoldReason, kept: str, 
     return message
 
 
-async def spool_file(session: Session, job: Job) -> Path:
+def spool_file(session: Session, job: Job) -> Path:
     """Return the file that the video of a job's generation is fetched into, in a folder of this user alone."""
-    spool = session.settings.spool
-    await asyncio.to_thread(prepare_private_folder, spool)
     # By generation too: a job whose generation was lost may have got another one since.
     digest = hashlib.sha256((job.generation_id or "").encode()).hexdigest()
-    return spool / f"{job.id}.{digest[:_DIGEST_CHARS]}.mp4"
+    return session.settings.spool / f"{job.id}.{digest[:_DIGEST_CHARS]}.mp4"

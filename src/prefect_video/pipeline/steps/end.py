@@ -105,11 +105,15 @@ def raise_if_ended(job: Job) -> Job:
 def require_same_account(session: Session, job: Job) -> None:
     """Refuse to act on a job at another account: its "not found" proves nothing, and its list is of other jobs.
 
+    What was sent with a key that the session has is of its account, under whatever name it was booked then.
+
     Raises:
         HeldForReview: The job belongs to another account than the session's; nothing was requested or written.
     """
     account = session.provider.account.id
-    if job.account == account:
+    if job.account == account or (
+        job.state is not State.RESERVED and session.provider.account.has_key(job.key_fingerprint)
+    ):
         return
     raise HeldForReview(
         hold_message(

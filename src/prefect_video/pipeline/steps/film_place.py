@@ -15,9 +15,17 @@ from typing import TYPE_CHECKING, Any, Final
 from pydantic import ValidationError
 
 from prefect_video._shield import run_in_thread
-from prefect_video.assets import Asset
+from prefect_video.assets import Asset, ContentCredentials
 from prefect_video.errors import FilmError
-from prefect_video.film import Cut, Ingredient, StoredFilm, describe_software, list_clips
+from prefect_video.film import (
+    PROVENANCE_NOTE,
+    SIGNED_NOTE,
+    Cut,
+    Ingredient,
+    StoredFilm,
+    describe_software,
+    list_clips,
+)
 from prefect_video.storage import NewFile, Store
 
 if TYPE_CHECKING:
@@ -54,6 +62,7 @@ class FilmPlace:
         shots: Ids of the project's shots, in order, each with that of the shot that it continues.
         clips: The stored takes, by their labels.
         files: Digests of the other files, from `digest_files`.
+        signer: Digest of the certificate that signs the film; None where none does.
 
     Attributes:
         digest: Digest of everything that goes in.
@@ -67,6 +76,7 @@ class FilmPlace:
         shots: Mapping[str, str | None],
         clips: Mapping[str, Asset],
         files: Mapping[str, str],
+        signer: str | None = None,
     ) -> None:
         self._store = store
         self._project = project
@@ -83,6 +93,7 @@ class FilmPlace:
             "continues": [shots.get(clip.shot) for clip in list_clips(cut, list(shots))],
             "files": self._files,
             "software": self._software,
+            **({"signer": signer} if signer else {}),
         }
         self.digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
@@ -111,10 +122,12 @@ class FilmPlace:
         # The sidecar may name another address: a store may have moved since.
         return film.model_copy(update=uris)
 
-    async def publish(self, produced: ProducedFilm, folder: Path) -> StoredFilm:
+    async def publish(
+        self, produced: ProducedFilm, folder: Path, credentials: ContentCredentials | None = None
+    ) -> StoredFilm:
         """Publish a film: its previews and sidecar first, so that a reader who sees the film finds them."""
         sha256 = await run_in_thread(file_sha256, produced.path)
-        film = self._describe(produced, sha256)
+        film = self._describe(produced, sha256, credentials)
         pictures = await run_in_thread(produced.previews.write, folder)
         sidecar = folder / "film.json"
         await run_in_thread(sidecar.write_bytes, _to_json(film))
@@ -142,7 +155,7 @@ class FilmPlace:
             await run_in_thread(path.write_bytes, _to_json(film))
             await self._store.publish(path, relative, content_type="application/json")
 
-    def _describe(self, produced: ProducedFilm, sha256: str) -> StoredFilm:
+    def _describe(self, produced: ProducedFilm, sha256: str, credentials: ContentCredentials | None) -> StoredFilm:
         measures = produced.measures
         return StoredFilm(
             project=self._project,
@@ -163,6 +176,8 @@ class FilmPlace:
             ingredients=self._ingredients,
             files=self._files,
             software=self._software,
+            content_credentials=credentials,
+            note=SIGNED_NOTE if credentials else PROVENANCE_NOTE,
             created_at=datetime.now(UTC),
         )
 

@@ -9,6 +9,7 @@ from prefect_video.errors import InvalidInput
 from prefect_video.fingerprints import fingerprint
 from prefect_video.ledger import JobRequest, Requester
 from prefect_video.pipeline.steps.shot_images import ImageFile, ImageLoader
+from prefect_video.pipeline.steps.spans import current_traceparent
 from prefect_video.projects import Project
 from prefect_video.session import Session
 from prefect_video.shots import Shot
@@ -88,6 +89,7 @@ def build_job_requests(
             on_mismatch=project.on_mismatch,
             quality_policy=project.quality,
             requester=options.requester,
+            traceparent=current_traceparent(),
         )
         for take in range(1, shot.takes + 1)
     ]

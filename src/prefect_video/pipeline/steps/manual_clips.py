@@ -33,6 +33,7 @@ from prefect_video.downloads import (
 from prefect_video.errors import DownloadError, InvalidInput, InvalidTransition, InvalidVideo
 from prefect_video.fingerprints import clip_fingerprint
 from prefect_video.ledger import Job, JobRequest, State, command_line, is_given_up, job_from_values, row_from_request
+from prefect_video.pipeline.steps.spans import current_traceparent
 from prefect_video.pipeline.steps.store import asset_draft
 from prefect_video.pipeline.steps.store_check import find_flaws
 from prefect_video.pipeline.steps.store_identity import accept_store, check_store, claim_store
@@ -68,6 +69,7 @@ async def build_clip_request(
         store=session.store_name,
         estimate_usd=Decimal(0),
         flow_run_id=flow_run_id,
+        traceparent=current_traceparent(),
     )
 
 

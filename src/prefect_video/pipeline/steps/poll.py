@@ -10,6 +10,7 @@ from prefect_video._shield import shielded
 from prefect_video.errors import DeadlineExceeded, GenerationBlocked, GenerationFailed, GenerationInvalid
 from prefect_video.generations import Generation, ProviderFault, Status, find_hinted_seconds
 from prefect_video.ledger import Job, State
+from prefect_video.pipeline.steps.absence import require_loss_proven
 from prefect_video.pipeline.steps.deadline import apply_deadline_policy
 from prefect_video.pipeline.steps.end import ERRORS, end, raise_if_ended, require_same_account
 from prefect_video.pipeline.steps.spans import traced_step
@@ -59,7 +60,9 @@ async def record_end(session: Session, job: Job, generation: Generation) -> Job:
 
     Raises:
         GenerationEnded: It ended without a video.
+        HeldForReview: The key in use does not know it, and may be another tenant's than the one that sent it.
     """
+    await require_loss_proven(session, job, generation)
     if generation.status is Status.COMPLETED:
         job = await session.ledger.jobs.record_completed(job.id, generation, bound=session.settings.cost_bound)
         session.fresh_generations.put(generation)

@@ -22,12 +22,13 @@ from prefect_video.errors import (
 )
 from prefect_video.generations import Generation
 from prefect_video.ledger import HoldReason, Job, hold_message
+from prefect_video.pipeline.steps.absence import AbsenceUnproven, search_sent
 from prefect_video.pipeline.steps.conflicts import find_other_job, hold_conflict, is_taken_by_twin
 from prefect_video.pipeline.steps.end import require_same_account
 from prefect_video.pipeline.steps.other_jobs import are_of_other_jobs, is_another_being_sent
 from prefect_video.pipeline.steps.shot_images import ImageLoader, with_local_images
 from prefect_video.polling import is_transient
-from prefect_video.providers import UnclaimedFound, echoes_key
+from prefect_video.providers import Provider, UnclaimedFound, echoes_key
 from prefect_video.session import Session, SessionEvent
 from prefect_video.shots import Shot
 
@@ -93,7 +94,8 @@ async def reconcile(session: Session, job: Job) -> Job:
         except HeldForReview as error:
             is_over = left <= -session.settings.submit_patience_seconds or not await _may_clear_up(session, job, error)
             if not _can_read_later(session, job) or (left <= 0 and is_over):
-                return await _undecided(session, job, str(error))
+                # Not by policy where the key has changed: that is a matter of settings, which a human corrects.
+                return await _undecided(session, job, str(error), by_policy=not isinstance(error, AbsenceUnproven))
             # Something was there, so this list was not empty.
             empty = 0
         except ProviderError as error:
@@ -129,10 +131,14 @@ async def _find(session: Session, job: Job, now: datetime) -> Generation | None:
         return named
     # Sent by the ledger's clock; the provider's clock is compared with this machine's.
     sent_at = (job.sent_at or job.created_at) + (datetime.now(UTC) - now)
-    known = await session.ledger.jobs.recorded_generations(job.account)
+    known = await session.ledger.jobs.recorded_generations(job.account, job.key_fingerprint)
+    shot = await _with_images(session, job)
+
+    async def search(provider: Provider) -> Generation | None:
+        return await provider.find_unclaimed(shot, idempotency_key=job.id, sent_at=sent_at, known=known)
+
     try:
-        shot = await _with_images(session, job)
-        return await session.provider.find_unclaimed(shot, idempotency_key=job.id, sent_at=sent_at, known=known)
+        return await search_sent(session, job, search)
     except UnclaimedFound as error:
         # The ledger is read after the list, so that it knows whatever the list can show of other jobs.
         if await are_of_other_jobs(session, job, error.candidates, known):
@@ -213,12 +219,12 @@ async def _conclude_absent(session: Session, job: Job) -> Job:
     return await session.ledger.jobs.return_to_reserved(job.id, "reconciled: proven absent at the provider")
 
 
-async def _undecided(session: Session, job: Job, reason: str) -> Job:
+async def _undecided(session: Session, job: Job, reason: str, *, by_policy: bool = True) -> Job:
     named = _find_named_id(job)
     if named is not None:
         # Not sent again by policy either: the policy is for submits about which nothing is known.
         reason = f"{reason}; the answer to it named generation {named}, which cannot be read"
-    elif session.settings.on_unknown == "resubmit":
+    elif by_policy and session.settings.on_unknown == "resubmit":
         return await session.ledger.jobs.return_to_reserved(job.id, f"sent again by policy: {reason}")
     message = hold_message(
         HoldReason.SUBMIT_UNANSWERED,

@@ -6,6 +6,7 @@ from prefect_video._shield import shielded
 from prefect_video.errors import GenerationExpired, StoreError
 from prefect_video.generations import Status
 from prefect_video.ledger import Job
+from prefect_video.pipeline.steps.absence import require_loss_proven
 from prefect_video.pipeline.steps.download import download
 from prefect_video.pipeline.steps.end import require_same_account
 from prefect_video.pipeline.steps.store import store
@@ -30,6 +31,8 @@ async def restore(session: Session, job: Job, flaw: str) -> None:
     require_same_account(session, job)
     generation_id = job.generation_id or ""
     generation = await session.poller.poll_once(generation_id)
+    # The job stays stored in any case; "the provider no longer has it" must be true.
+    await require_loss_proven(session, job, generation)
     if generation.status is not Status.COMPLETED or generation.result is None:
         raise GenerationExpired(
             f"shot {job.shot.id!r}: generation {generation_id} is {generation.status.value} at {job.provider},"

@@ -1,7 +1,8 @@
 """OpenTelemetry spans around the steps of a job.
 
 A program that exports traces has imported OpenTelemetry to say where to. Where none has, the steps run as they are:
-nothing is imported here, and nothing is recorded.
+nothing is imported here, and nothing is recorded. The job's row says which trace it belongs to, so that what another
+process does for it, after a restart too, is in the same one.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from prefect_video.ledger import Job
 from prefect_video.session import Session
 
 if TYPE_CHECKING:
-    from opentelemetry.trace import Span, SpanContext
+    from opentelemetry.trace import Link, Span, SpanContext
 
 Inputs = ParamSpec("Inputs")
 Result = TypeVar("Result")
@@ -29,7 +30,7 @@ _REMEMBERED: Final = 10_000
 """Jobs whose trace is kept in memory; the ones that began first are forgotten."""
 
 _traces: OrderedDict[str, SpanContext] = OrderedDict()
-"""By job id, the span that its first step was part of: a later one may begin without any, as after a webhook."""
+"""By job id, the span of its first step, for jobs that were requested by none: a later step may begin without any."""
 
 
 def traced_step(name: str) -> Callable[[Step[Inputs, Result]], Step[Inputs, Result]]:
@@ -74,10 +75,11 @@ def _span(name: str, job: Job | None) -> Iterator[Span | None]:
     if trace is None:
         yield None
         return
+    parent, links = _parent(trace, job) if job else (None, [])
     span: Span = trace.get_tracer(_SCOPE).start_span(
-        name, context=_parent(trace, job) if job else None, attributes=_attributes(job) if job else None
+        name, context=parent, links=links, attributes=_attributes(job) if job else None
     )
-    if job and span.is_recording():
+    if job and job.traceparent is None and span.is_recording():
         _remember(job.id, span.get_span_context())
     # Not by `record_exception`: a traceback may quote what this package's messages leave out.
     with trace.use_span(span, end_on_exit=True, record_exception=False, set_status_on_exception=False):
@@ -99,12 +101,38 @@ def _tracing() -> Any:
     return trace
 
 
-def _parent(trace: Any, job: Job) -> Any:
-    """Return the context of a step without a span around it: the trace that its job began in."""
-    begun = _traces.get(job.id)
-    if begun is None or trace.get_current_span().get_span_context().is_valid:
+def current_traceparent() -> str | None:
+    """Return the present span as W3C's Trace Context writes it; None where there is none."""
+    trace = _tracing()
+    if trace is None:
         return None
-    return trace.set_span_in_context(trace.NonRecordingSpan(begun))
+    context = trace.get_current_span().get_span_context()
+    if not context.is_valid:
+        return None
+    return f"00-{context.trace_id:032x}-{context.span_id:016x}-{int(context.trace_flags):02x}"
+
+
+def _parent(trace: Any, job: Job) -> tuple[Any, list[Link]]:
+    """Return the context of a step, None for the present one, and the spans that it is linked to.
+
+    A step belongs to the trace of its job. A span of another trace around it, as of a webhook, is linked.
+    """
+    current = trace.get_current_span().get_span_context()
+    begun = _read_traceparent(trace, job.traceparent) or _traces.get(job.id)
+    if begun is None or begun.trace_id == current.trace_id:
+        return None, []
+    links = [trace.Link(current)] if current.is_valid else []
+    return trace.set_span_in_context(trace.NonRecordingSpan(begun)), links
+
+
+def _read_traceparent(trace: Any, text: str | None) -> SpanContext | None:
+    if text is None:
+        return None
+    _, trace_id, span_id, flags = text.split("-")
+    context: SpanContext = trace.SpanContext(
+        int(trace_id, 16), int(span_id, 16), is_remote=True, trace_flags=trace.TraceFlags(int(flags, 16))
+    )
+    return context
 
 
 def _remember(job_id: str, context: SpanContext) -> None:

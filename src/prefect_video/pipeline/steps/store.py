@@ -84,6 +84,7 @@ def asset_draft(job: Job, ledger_id: str) -> AssetDraft:
             environment=job.environment,
             account=job.account,
             credentials=job.credentials,
+            key_fingerprint=job.key_fingerprint,
             shot=job.shot,
             reserved_usd=job.reserved_usd,
             reserved_at=job.created_at,

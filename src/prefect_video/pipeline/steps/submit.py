@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
+from prefect_video._counted import counted
 from prefect_video._shield import shielded
 from prefect_video.errors import (
     CircuitOpen,
@@ -151,9 +152,11 @@ async def _send(session: Session, job: Job, task_run_id: str | None) -> Job:
         raise
     session.notify(SessionEvent.BEFORE_SEND, job)
     session.step_priority.end_urgent(job.id)
+    # The key that is on record, although another one may be in use by now: evidence about the submit is its.
+    sender = session.provider_with_key(job.key_fingerprint) or session.provider
     try:
         async with _answer_in_time(session, job):
-            generation = await session.provider.submit(
+            generation = await sender.submit(
                 await _load_shot(session, job),
                 # The same key for each send of the job: a provider that honours keys then refuses a second payment.
                 idempotency_key=job.id,
@@ -169,7 +172,9 @@ async def _send(session: Session, job: Job, task_run_id: str | None) -> Job:
         raise
     session.notify(SessionEvent.ANSWERED, job)
     # Shielded: the id of what was just paid is lost if this is cancelled.
-    return await shielded(record_submit(session, job, generation))
+    recorded = await shielded(record_submit(session, job, generation))
+    await session.remind_of_old_key()
+    return recorded
 
 
 async def _load_shot(session: Session, job: Job) -> Shot:
@@ -285,6 +290,7 @@ class _SlotRequest:
                     self._job.id,
                     slots=session.account_slots,
                     task_run_id=self._task_run_id,
+                    key_fingerprint=session.provider.account.key_fingerprint,
                     # Counted from here, as the job may have waited for hours for its slot.
                     deadline_at=datetime.now(UTC) + timedelta(seconds=session.settings.deadline_seconds),
                     # The trial is the very submit that the half-open breaker refuses to others.
@@ -315,4 +321,4 @@ async def _check_submit_volume(session: Session, job: Job) -> None:
     if sent >= limit and (last is None or last < hour_ago):
         session.volume_alert_at = datetime.now(UTC)
         logger.error("ALERT: account %s has submitted %d generations within an hour", job.account, sent)
-        session.notify(SessionEvent.ANOMALY, job, f"{sent} submissions within an hour")
+        session.notify(SessionEvent.ANOMALY, job, f"{counted(sent, 'submission')} within an hour")

@@ -140,7 +140,7 @@ async def record_failure(session: Session, job: Job, error: BaseException) -> Jo
 
 async def _return_or_release(session: Session, job: Job, error: ProviderError) -> None:
     """Return a job to reserved where it may be sent again, else release it; nothing was accepted in either case."""
-    if isinstance(error, RateLimited):
+    if isinstance(error, RateLimited) and session.eases_off:
         # Before the job can be sent again, or the next send would meet the same limit.
         await session.ledger.accounts.reduce_slots(job.account, slots=session.account_slots)
     if isinstance(error, QuotaExhausted) and error.retry_after:

@@ -64,7 +64,19 @@ class Guard:
             HTTPException: There is no such token (401), it lacks the scope (403), or it asks too often (429).
         """
         authorization = await BEARER(request)
-        token = self.tokens.authenticate(authorization.credentials) if authorization is not None else None
+        return self.authorize(None if authorization is None else authorization.credentials, scope)
+
+    def authorize(self, text: str | None, scope: Scope) -> ApiToken:
+        """Return the token of a client that has a scope, and has not made too many requests.
+
+        Args:
+            text: What the client has sent; None for nothing.
+            scope: The scope that its request needs.
+
+        Raises:
+            HTTPException: As of `require`.
+        """
+        token = None if text is None else self.tokens.authenticate(text)
         if token is None:
             raise HTTPException(401, "a valid bearer token is needed", {"WWW-Authenticate": "Bearer"})
         if scope not in token.scopes:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Final
 
 from prefect_video.errors import InvalidInput, LedgerError, ProjectFailed, VideoError
-from prefect_video.ledger import Job, ProjectRequest, Requester
+from prefect_video.ledger import Choice, Job, ProjectRequest, Requester
 from prefect_video.pipeline import Plan, plan_project, run_project
 from prefect_video.pipeline.steps import ClaimOptions, build_project_job_requests
 from prefect_video.projects import Project
@@ -195,7 +195,11 @@ class ProjectService:
             jobs |= {(job.shot.id, job.take): job for job in reversed(of_run)}
         order = {shot.id: number for number, shot in enumerate(request.project.shots)}
         ordered = sorted(jobs.values(), key=lambda job: (order.get(job.shot.id, 0), job.take))
-        return ProjectView.from_request(request, [self._jobs.build_view(job) for job in ordered])
+        choices: Mapping[str, Choice] = {}
+        if any(shot.takes > 1 for shot in request.project.shots):
+            choices = await self._ledger.choices.read(request.project.name, environment=request.environment)
+        views = [self._jobs.build_view(job, choice=choices.get(job.shot.id)) for job in ordered]
+        return ProjectView.from_request(request, views)
 
     async def _existing(self, request: ProjectRequest) -> list[Job]:
         """Return the jobs, of whichever run, that serve the takes of a project at its one account."""

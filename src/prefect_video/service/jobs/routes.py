@@ -4,28 +4,19 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Awaitable
+import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Annotated, Any, Final, TypeVar
+from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response
 from fastapi.responses import StreamingResponse
 from fastapi.routing import APIRoute
-from pydantic import AwareDatetime
+from pydantic import AwareDatetime, BeforeValidator
 from starlette.exceptions import HTTPException
 
 from prefect_video.downloads import check_url
-from prefect_video.errors import (
-    BudgetExceeded,
-    DownloadError,
-    IdempotencyKeyReused,
-    InvalidInput,
-    LedgerError,
-    ProviderError,
-    StoreError,
-    VideoError,
-)
+from prefect_video.errors import DownloadError
 from prefect_video.ledger import Job, JobPosition, State
 from prefect_video.pipeline.steps import traced_request
 from prefect_video.service.api_tokens import ApiToken, Scope
@@ -38,11 +29,9 @@ from prefect_video.service.jobs.service import JobService
 from prefect_video.service.jobs.video_links import VideoLinks, serve_video
 from prefect_video.service.jobs.views import ENDED, BatchItem, BatchView, JobPage, JobView, ProjectView, SpendView
 from prefect_video.service.metrics import Metrics
-from prefect_video.service.problems import Refused, build_problem, describe_problems
+from prefect_video.service.problems import Refused, build_problem, describe_problems, translate_errors
 from prefect_video.service.sessions import Sessions
 from prefect_video.shots import Identifier
-
-_T = TypeVar("_T")
 
 _JobId = Annotated[str, Path(description="Id of the job.", max_length=200)]
 _IdempotencyKey = Annotated[
@@ -57,6 +46,27 @@ _IdempotencyKey = Annotated[
 _LastEvent = Annotated[
     int, Header(alias="Last-Event-ID", ge=0, le=2**63 - 1, description="Number of the last event that you have.")
 ]
+
+
+def _require_date(value: Any) -> Any:
+    """Refuse a number, which validation would otherwise take for the seconds or milliseconds since 1970."""
+    if isinstance(value, str) and not _DATE.match(value):
+        raise ValueError("a date and time with its offset, such as 2026-01-31T12:00:00Z")
+    return value
+
+
+_Since = Annotated[AwareDatetime, BeforeValidator(_require_date)]
+_DATE: Final = re.compile(r"\d{4}-\d{2}-\d{2}[Tt ]")
+_EVENT: Final[dict[str, Any]] = {
+    "type": "object",
+    "required": ["event", "data"],
+    "properties": {
+        "id": {"type": "string", "description": "Number of the event, for `Last-Event-ID`."},
+        "event": {"type": "string", "enum": ["state", "end"]},
+        "data": {"type": "string", "contentMediaType": "application/json"},
+    },
+}
+"""Form of one server-sent event, as tools that check streams of them expect it."""
 _REFUSALS: Final = (400, 401, 403, 408, 413, 422, 429, 503)
 _LARGEST_YEAR: Final = 9998
 
@@ -112,7 +122,7 @@ def job_routes(api: JobApi) -> APIRouter:
         JobView,
         refusals=(404, 409),
     )
-    events: dict[str, Any] = {"description": "Events", "content": {"text/event-stream": {"schema": {"type": "string"}}}}
+    events: dict[str, Any] = {"description": "Events", "content": {"text/event-stream": {"schema": _EVENT}}}
     routes.add_api_route(
         "/v1/jobs/{job_id}/events",
         handlers.events,
@@ -225,7 +235,7 @@ class _Handlers:
         token, jobs = token_of(request), self._api.jobs
         if key is not None:
             session = jobs.find_session(None)
-            await _translate(jobs.bind_key(session, key, body.digest, token.requester))
+            await translate_errors(jobs.bind_key(session, key, body.digest, token.requester))
         items: list[BatchItem] = []
         for number, wish in enumerate(body.jobs):
             try:
@@ -243,13 +253,13 @@ class _Handlers:
         state: State | None = None,
         shot: Identifier | None = None,
         held: bool | None = None,
-        since: AwareDatetime | None = None,
+        since: _Since | None = None,
         limit: Annotated[int, Query(ge=1, le=200)] = 50,
         cursor: Annotated[str | None, Query(max_length=300, description="`next_cursor` of the page before.")] = None,
     ) -> JobPage:
         """List the jobs of the ledger, newest first: those of every token, and of the operator's own runs."""
         after = None if cursor is None else _parse_cursor(cursor)
-        found = await _translate(
+        found = await translate_errors(
             self._api.jobs.page(
                 project=project,
                 state=state,
@@ -272,7 +282,7 @@ class _Handlers:
     async def cancel(self, request: Request, job_id: _JobId) -> JobView:
         """Cancel a job, at the provider too where it still can; one that has ended stays as it is."""
         job = await self._require_job(job_id)
-        cancelled = await _translate(self._api.jobs.cancel(job))
+        cancelled = await translate_errors(self._api.jobs.cancel(job))
         if cancelled.error is not None or cancelled.is_still_running:
             detail = cancelled.error or cancelled.outcome
             raise Refused(409, "not-cancelled", "The job is not cancelled", detail)
@@ -285,7 +295,7 @@ class _Handlers:
         """
         job = await self._require_job(job_id)
         view = self._api.jobs.build_view(job)
-        if last and view.status in ENDED and not await _translate(self._api.jobs.history_after(job_id, last)):
+        if last and view.status in ENDED and not await translate_errors(self._api.jobs.history_after(job_id, last)):
             return Response(status_code=204)
         if self._streams >= self._api.event_streams:
             detail = f"{self._streams} streams of events are open; look at `GET /v1/jobs/{job_id}` instead, or wait"
@@ -300,7 +310,7 @@ class _Handlers:
     ) -> ProjectView:
         """Request a project: a project file as JSON. Its shots are made and stored, each once."""
         await self._require_callback(body.callback_url, token_of(request))
-        project, outcome = await _translate(
+        project, outcome = await translate_errors(
             self._api.projects.create(body, key=key, requester=token_of(request).requester), self._api.metrics
         )
         self._api.metrics.jobs.labels(outcome).inc()
@@ -310,20 +320,20 @@ class _Handlers:
 
     async def plan_project(self, request: Request, body: ProjectBody) -> dict[str, Any]:
         """Say what a project would make, find and cost, and if it fits the limits; nothing is reserved or sent."""
-        plan = await _translate(self._api.projects.plan(body, token_of(request).requester))
+        plan = await translate_errors(self._api.projects.plan(body, token_of(request).requester))
         return plan.public()
 
     async def find_project(self, request: Request, project_id: Annotated[str, Path(max_length=200)]) -> ProjectView:
         """Return the state of a requested project and its jobs."""
         # No database has an id with control characters, and not every one can be asked for it.
-        project = await _translate(self._api.projects.find(project_id)) if project_id.isprintable() else None
+        project = await translate_errors(self._api.projects.find(project_id)) if project_id.isprintable() else None
         if project is None:
             raise HTTPException(404, f"there is no project request {project_id!r}")
         return project
 
     async def spend(self, request: Request) -> SpendView:
         """Return what your token has committed in this month, and what is left of its limit."""
-        return await _translate(self._api.jobs.spend(token_of(request).requester))
+        return await translate_errors(self._api.jobs.spend(token_of(request).requester))
 
     async def video(
         self,
@@ -338,13 +348,13 @@ class _Handlers:
         if not (signed and self._api.links.is_valid(job_id, token or "", expires or 0, signature or "")):
             await self._api.guard.require(request, "read")
         job = await self._require_job(job_id)
-        return await _translate(serve_video(request, self._api.sessions, job))
+        return await translate_errors(serve_video(request, self._api.sessions, job))
 
     async def _create(self, body: GenerateBody, key: str | None, token: ApiToken) -> JobView:
         await self._require_callback(body.callback_url, token)
         # The job that it begins goes on in a task, whose steps belong to the request's trace.
         with traced_request("generate"):
-            job, outcome = await _translate(
+            job, outcome = await translate_errors(
                 self._api.jobs.create(body, key=key, requester=token.requester), self._api.metrics
             )
         self._api.metrics.jobs.labels(outcome).inc()
@@ -352,7 +362,7 @@ class _Handlers:
 
     async def _require_job(self, job_id: str) -> Job:
         # No database has an id with control characters, and not every one can be asked for it.
-        job = await _translate(self._api.jobs.find_job(job_id)) if job_id.isprintable() else None
+        job = await translate_errors(self._api.jobs.find_job(job_id)) if job_id.isprintable() else None
         if job is None:
             raise HTTPException(404, f"there is no job {job_id!r}")
         return job
@@ -387,30 +397,6 @@ class _Handlers:
                 yield event
         finally:
             self._streams -= 1
-
-
-async def _translate(work: Awaitable[_T], metrics: Metrics | None = None) -> _T:
-    """Await an operation; its errors become refusals, which are counted where metrics are given."""
-    try:
-        return await work
-    except VideoError as error:
-        if metrics is not None:
-            metrics.jobs.labels("refused").inc()
-        raise _build_refusal(error) from error
-
-
-def _build_refusal(error: VideoError) -> HTTPException:
-    match error:
-        case IdempotencyKeyReused():
-            return Refused(422, "idempotency-key-reused", "The Idempotency-Key belongs to another request", str(error))
-        case InvalidInput():
-            return HTTPException(422, str(error))
-        case BudgetExceeded():
-            return Refused(402, "over-budget", "The request does not fit the budget", str(error))
-        case LedgerError() | ProviderError() | StoreError():
-            return HTTPException(503, str(error), {"Retry-After": "5"})
-        case _:
-            return HTTPException(503, str(error))
 
 
 def _build_cursor(job: Job) -> str:

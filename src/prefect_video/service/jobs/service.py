@@ -25,6 +25,7 @@ from prefect_video.ledger import (
     REQUEST_PREFIX,
     UNFINISHED,
     BoundKey,
+    Choice,
     ClaimOutcome,
     ClaimResult,
     Job,
@@ -362,10 +363,10 @@ class JobService:
         except LedgerError as error:
             logger.warning("%s/%s: not collected now, the next sweep tries again: %s", job.project, job.shot.id, error)
 
-    def build_view(self, job: Job) -> JobView:
-        """Build the view of a job, without a link."""
+    def build_view(self, job: Job, *, choice: Choice | None = None) -> JobView:
+        """Build the view of a job, without a link; `choice` is the decision about the takes of its shot."""
         session = self._sessions.by_id(job.account) or self._sessions.sessions[0]
-        return JobView.from_job(job, session.provider.capabilities.seconds_per_video_second)
+        return JobView.from_job(job, session.provider.capabilities.seconds_per_video_second, choice=choice)
 
 
 async def _build_job_request(

@@ -37,16 +37,16 @@ class VideoLinks:
     public_url: str | None
     lifetime_seconds: float
 
-    def build(self, request: Request, job: Job, token: ApiToken) -> str | None:
-        """Build the link to a job's video; None where it is not stored."""
-        if job.state is not State.STORED or job.asset is None:
+    def build(self, request: Request | None, job: Job, token: ApiToken) -> str | None:
+        """Build the link to a job's video; None where it is not stored, or no address of the service is known."""
+        address = self.public_url or (str(request.base_url) if request is not None else None)
+        if job.state is not State.STORED or job.asset is None or address is None or "read" not in token.scopes:
             return None
         # In steps, so that a page that is loaded again finds the video in its cache.
         step = max(1, int(self.lifetime_seconds) // 2)
         expires = (int(time.time()) // step + 1) * step + step
-        base = (self.public_url or str(request.base_url)).rstrip("/")
         query = {"token": token.name, "expires": expires, "signature": _sign(token, job.id, expires)}
-        return f"{base}/v1/jobs/{job.id}/video?{urlencode(query)}"
+        return f"{address.rstrip('/')}/v1/jobs/{job.id}/video?{urlencode(query)}"
 
     def is_valid(self, job_id: str, name: str, expires: int, signature: str) -> bool:
         """Check the signature of a link, and that it has not expired."""

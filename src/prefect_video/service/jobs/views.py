@@ -8,7 +8,8 @@ from typing import Final, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
-from prefect_video.ledger import Job, ProjectRequest, State
+from prefect_video.ledger import Choice, Job, ProjectRequest, State
+from prefect_video.quality import Finding, Quality
 from prefect_video.service.problems import Problem
 
 JobStatus = Literal["queued", "processing", "completed", "failed", "cancelled", "held"]
@@ -25,6 +26,23 @@ _STATUSES: Final[dict[State, JobStatus]] = {
 }
 
 
+class QualityView(BaseModel):
+    """What the quality gates of a project have found in a video.
+
+    Attributes:
+        score: Its quality from 0 to 1, to compare takes of one shot.
+        flags: The respects in which it fails; empty where it passes.
+    """
+
+    score: float
+    flags: list[Finding] = Field(default_factory=list)
+
+    @classmethod
+    def from_quality(cls, quality: Quality | None) -> QualityView | None:
+        """Build the view of a result; None where there were no gates."""
+        return None if quality is None else cls(score=quality.score, flags=list(quality.findings))
+
+
 class JobView(BaseModel):
     """A job as the API shows it.
 
@@ -32,9 +50,13 @@ class JobView(BaseModel):
         job_id: The id of the job in the ledger.
         status: The state of the request; `held` waits for a decision.
         state: The state in the ledger, which is finer.
+        take: The number of the take, from 1.
+        takes: How many takes its shot has.
+        chosen: Whether this take counts for its project; None where no choice is made among takes, or not yet.
         estimated_time: Seconds until the video is expected; None once the job has ended.
         uri: The stored video.
         url: A link that plays the video, without a token, until it expires.
+        quality: What the quality gates have found in the video; None where there are none, or no video yet.
         cost_usd: The cost, or the estimate until it is known; None when both are unknown.
         error: The reason why there is no video or why the job is held, with the next step.
         requester: Name of the token that is charged; None for runs of the operator.
@@ -49,6 +71,8 @@ class JobView(BaseModel):
                 "project": "cats",
                 "shot": "a-cat-on-a-skateboard",
                 "take": 1,
+                "takes": 2,
+                "chosen": True,
                 "model": "sora-2",
                 "provider": "sora",
                 "requester": "web",
@@ -60,6 +84,10 @@ class JobView(BaseModel):
                 "stored_at": "2026-01-31T12:02:00Z",
                 "uri": "s3://videos/cats/a-cat-on-a-skateboard.mp4",
                 "url": "https://video.example.com/v1/jobs/3fa94c07-6f0e-4a63-9a3c-2a3f0f1f8a11/video?token=web&expires=1769867520&signature=5d41",
+                "quality": {
+                    "score": 0.82,
+                    "flags": [{"kind": "silent", "detail": "no sound above -60 dB", "policy": "flag"}],
+                },
                 "cost_usd": 1.2,
             }
         }
@@ -71,6 +99,8 @@ class JobView(BaseModel):
     project: str
     shot: str
     take: int
+    takes: int = 1
+    chosen: bool | None = None
     model: str
     provider: str
     requester: str | None = None
@@ -84,12 +114,15 @@ class JobView(BaseModel):
     uri: str | None = None
     url: str | None = None
     sha256: str | None = None
+    quality: QualityView | None = None
     cost_usd: float | None = None
     error: str | None = None
 
     @classmethod
-    def from_job(cls, job: Job, seconds_per_video_second: tuple[float, float]) -> JobView:
-        """Build the view of a job."""
+    def from_job(
+        cls, job: Job, seconds_per_video_second: tuple[float, float], *, choice: Choice | None = None
+    ) -> JobView:
+        """Build the view of a job; `choice` is the decision about the takes of its shot."""
         status = status_of(job)
         waiting = status in ("queued", "processing")
         return cls(
@@ -99,6 +132,8 @@ class JobView(BaseModel):
             project=job.project,
             shot=job.shot.id,
             take=job.take,
+            takes=max(job.shot.takes, job.take),
+            chosen=choice.fingerprint == job.fingerprint if choice and choice.fingerprint else None,
             model=job.shot.model,
             provider=job.provider,
             requester=job.requester,
@@ -111,6 +146,7 @@ class JobView(BaseModel):
             estimated_time=_estimate_seconds_left(job, seconds_per_video_second) if waiting else None,
             uri=job.asset.uri if job.asset else None,
             sha256=job.asset.sha256 if job.asset else None,
+            quality=QualityView.from_quality(job.quality),
             cost_usd=None if job.cost_usd is None else float(job.cost_usd),
             error=job.hold_reason or job.error_message,
         )

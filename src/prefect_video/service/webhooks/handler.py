@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
-from typing import Final
 
 from prefect_video.errors import GenerationEnded, InvalidTransition, ProviderUnavailable
 from prefect_video.ledger import Job, ReceivedEvent, State
@@ -17,15 +15,6 @@ from prefect_video.session import Session
 logger = logging.getLogger(__name__)
 
 Turn = Callable[[], AbstractAsyncContextManager[None]]
-
-_PROGRESS: Final = frozenset(
-    {"queued", "pending", "started", "start", "starting", "processing", "progress", "in_progress", "output", "logs"}
-)
-
-
-def is_progress_event(event_type: str) -> bool:
-    """Check if an event's type reports progress only, so that nothing need be read or written for it."""
-    return re.split(r"[.:/]", event_type.casefold())[-1] in _PROGRESS
 
 
 class NotFinished(ProviderUnavailable):

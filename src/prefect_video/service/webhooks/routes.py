@@ -10,13 +10,13 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from prefect_video.errors import InvalidInput, LedgerError, ProviderUnavailable
-from prefect_video.generations import WebhookEvent
+from prefect_video.generations import WebhookEvent, is_progress_event
 from prefect_video.ledger import ReceivedEvent
 from prefect_video.providers import check_depth
 from prefect_video.service.metrics import Metrics
 from prefect_video.service.request_bodies import read_body
 from prefect_video.service.sessions import Sessions, sessions_that_signed
-from prefect_video.service.webhooks.handler import find_job, is_about, is_progress_event
+from prefect_video.service.webhooks.handler import find_job, is_about
 from prefect_video.service.webhooks.inbox import Inbox
 from prefect_video.service.webhooks.refused_deliveries import RefusalLog
 from prefect_video.service.webhooks.workers import Workers

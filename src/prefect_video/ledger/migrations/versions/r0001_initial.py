@@ -90,6 +90,8 @@ def _create_jobs() -> None:
         sa.Column("quality_policy", sa.Text),
         sa.Column("quality", sa.Text),
         sa.Column("requester", sa.String),
+        sa.Column("key_fingerprint", sa.String),
+        sa.Column("traceparent", sa.String),
     )
 
 
@@ -109,6 +111,7 @@ def _create_indexes() -> None:
     op.create_index("ix_jobs_project", table, ["project", *amounts])
     op.create_index("ix_jobs_account", table, ["account", *amounts])
     op.create_index("ix_jobs_created", table, ["created_at", *amounts])
+    op.create_index("ix_jobs_key", table, ["key_fingerprint", "generation_id"], **accepted)
     op.create_index("ix_jobs_requester", table, ["requester", "created_at", *amounts])
 
 
@@ -172,6 +175,14 @@ def _create_owners_and_accounts() -> None:
         sa.Column("open_until", _INSTANT),
         sa.Column("probing_until", _INSTANT),
         sa.Column("quota_until", _INSTANT),
+    )
+    op.create_table(
+        "account_keys",
+        sa.Column("account", sa.String, primary_key=True),
+        sa.Column("key_fingerprint", sa.String, primary_key=True),
+        sa.Column("first_used_at", _INSTANT, nullable=False),
+        sa.Column("last_used_at", _INSTANT, nullable=False),
+        sa.Column("reminded_at", _INSTANT),
     )
 
 
@@ -274,6 +285,17 @@ def _create_client_requests() -> None:
         sa.Column("ended_at", _INSTANT),
         sa.Column("flow_run_id", sa.String),
         sa.Column("error", sa.Text),
+    )
+    op.create_table(
+        "deferred_runs",
+        sa.Column("id", sa.String, primary_key=True),
+        sa.Column("environment", sa.String, nullable=False),
+        sa.Column("project", sa.Text, nullable=False),
+        sa.Column("credentials", sa.Text, nullable=False),
+        sa.Column("store", sa.String, nullable=False),
+        sa.Column("owner", sa.String),
+        sa.Column("created_at", _INSTANT, nullable=False),
+        sa.Column("reported", sa.String),
     )
     op.create_table(
         "callbacks",
