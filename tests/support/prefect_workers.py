@@ -12,7 +12,6 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
-from uuid import UUID
 
 import pytest
 from prefect.client.orchestration import PrefectClient
@@ -132,8 +131,3 @@ def wait_until(check: Callable[[], Value | None], what: str, *, seconds: float =
             pytest.fail(f"after {seconds:.0f} s, still waiting until {what}")
         time.sleep(0.1)
     return found
-
-
-async def state_names(client: PrefectClient, run_ids: list[UUID]) -> list[str]:
-    """Return the names of the states of flow runs."""
-    return [state.name or "" for run_id in run_ids if (state := (await client.read_flow_run(run_id)).state)]
