@@ -12,7 +12,7 @@ TEST_SECONDS ?= 2700
 # The oldest Prefect that is supported, and the newest versions of what it shares with others that it accepts.
 OLDEST := prefect==3.8.0 packaging<26.3 python-slugify<9
 
-.PHONY: help demo film docs test test-fast explore test-oldest test-litellm test-docs lint types format bench torture clean typing
+.PHONY: help demo film docs test test-fast explore test-oldest test-litellm test-fleet test-docs lint types format bench torture clean typing
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "make %-10s %s\n", $$1, $$2 }'
@@ -29,7 +29,7 @@ docs: $(READY)  ## the documentation site, in build/site
 test: $(READY)  ## the whole suite
 	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m tests.support.time_limit $(TEST_SECONDS) \
 		$(BIN)/python -m pytest -q -n 5 --dist loadfile --no-loadscope-reorder --max-worker-restart 0 \
-		--ignore tests/integration/docs
+		--ignore tests/integration/docs --ignore tests/recovery/test_fleet.py
 
 test-docs: $(READY)  ## builds the documentation, and follows its tutorial and how-tos
 	$(BIN)/python -m pytest -q tests/integration/docs -n 2 --dist load
@@ -61,6 +61,15 @@ $(LITELLM): constraints-litellm.txt
 test-litellm: $(READY) $(LITELLM)  ## our profile against a real LiteLLM proxy, which runs in an environment of its own
 	PREFECT_VIDEO_TEST_LITELLM_PYTHON=$(CURDIR)/.venv-litellm/bin/python \
 		$(BIN)/python -m pytest -q tests/integration/sdks/test_litellm_proxy.py
+
+FLEET := $(VENV)/.fleet
+
+$(FLEET): $(READY)
+	$(INSTALL) '.[dev,fleet]'
+	touch $@
+
+test-fleet: $(FLEET)  ## 60 shots on a fleet of processes that are killed and restarted, in minutes; writes its numbers
+	$(BIN)/python -m pytest -q -s -n 0 tests/recovery/test_fleet.py
 
 lint: $(READY)  ## ruff: rules and format
 	$(BIN)/ruff check .

@@ -8,6 +8,7 @@ generations are paid and are collected later.
 from __future__ import annotations
 
 import logging
+from collections.abc import Collection
 from typing import Any
 from uuid import UUID
 
@@ -16,8 +17,10 @@ from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterParentFlo
 from prefect.client.schemas.objects import FlowRun, State
 
 from prefect_video.errors import VideoError
-from prefect_video.ledger import describe_job
+from prefect_video.flows.parts import cancel_parts, read_part
+from prefect_video.ledger import PARTS_PREFIX, describe_job
 from prefect_video.pipeline import CancelledJob, cancel_jobs
+from prefect_video.projects import Project
 from prefect_video.session import ref_for_job
 from prefect_video.tasks import open_ledger, send_logs, use_session
 
@@ -40,30 +43,49 @@ async def cancel_generations(flow: Any, flow_run: FlowRun, state: State[Any], *,
     name = ledger or (flow_run.parameters or {}).get("ledger")
     # The hook runs outside of the run, which its lines belong to.
     with send_logs(flow_run.id):
-        await _cancel_runs(flow_run, name)
+        if part_of := read_part(flow_run):
+            await _cancel_part(flow_run, part_of, name)
+        else:
+            await _cancel_runs(flow_run, name)
+
+
+async def _cancel_part(flow_run: FlowRun, part_of: UUID, name: str | None) -> None:
+    """Cancel the generations of a part's shots, which are recorded under the run that has split the project."""
+    shots = {shot.id for shot in Project.model_validate(flow_run.parameters["project"]).shots}
+    await _cancel_recorded(flow_run.name, part_of, name, shots)
+
+
+async def _cancel_recorded(run_name: str, run_id: UUID, name: str | None, shots: Collection[str] | None = None) -> bool:
+    """Cancel what is recorded under a run, or only its jobs of some shots; return False where that is impossible."""
+    try:
+        async with open_ledger(name) as opened:
+            jobs = await opened.jobs.unfinished(flow_run_id=str(run_id))
+            jobs += await opened.jobs.unfinished(flow_run_id=f"{PARTS_PREFIX}{run_id}")
+    except VideoError as error:
+        logger.error("flow run %s is cancelled and its generations are not: %s", run_name, error)
+        return False
+    wanted = [job for job in jobs if shots is None or job.shot.id in shots]
+    for line in await cancel_jobs(wanted, lambda job: use_session(ref_for_job(job, name))):
+        _log(line)
+    return True
 
 
 async def _cancel_runs(flow_run: FlowRun, name: str | None) -> None:
     """Cancel the generations of a run and of the runs within it."""
     runs = [flow_run.id]
     for run_id in runs:
-        try:
-            async with open_ledger(name) as opened:
-                jobs = await opened.jobs.unfinished(flow_run_id=str(run_id))
-        except VideoError as error:
-            logger.error("flow run %s is cancelled and its generations are not: %s", flow_run.name, error)
+        if not await _cancel_recorded(flow_run.name, run_id, name):
             return
-        for line in await cancel_jobs(jobs, lambda job: use_session(ref_for_job(job, name))):
-            _log(line)
         # Its own jobs first: they must not depend on an answer of Prefect's.
         runs += await _find_subflow_runs(run_id)
 
 
 async def _find_subflow_runs(flow_run_id: UUID) -> list[UUID]:
-    """Find the runs that were part of a run's process; a deployment's run has a process of its own."""
+    """Find the runs within a run's process, and cancel its parts; a deployment's run has a process of its own."""
     within = FlowRunFilter(parent_flow_run_id=FlowRunFilterParentFlowRunId(any_=[flow_run_id]))
     async with get_client() as client:
         runs = await client.read_flow_runs(flow_run_filter=within)
+        await cancel_parts(flow_run_id, client, runs)
     return [run.id for run in runs if run.deployment_id is None]
 
 

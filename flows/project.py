@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import AsyncExitStack, contextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
 
 import prefect.runtime
 from prefect import flow
+from prefect.client.schemas.objects import FlowRun
 from prefect.context import FlowRunContext
 
 from prefect_video._counted import counted
 from prefect_video.errors import ProjectFailed
 from prefect_video.flows.artifacts import Progress, publish_table
 from prefect_video.flows.cancellation import cancel_generations
+from prefect_video.flows.parts import Parts, ProjectPart, find_splitting_run
 from prefect_video.flows.suspension import Approvals, can_suspend
 from prefect_video.ledger import Requester
-from prefect_video.pipeline import ProjectReport, publish_run, run_project
+from prefect_video.pipeline import OnReport, ProjectReport, publish_run, reserve_project, run_project, split_project
 from prefect_video.projects import Project
-from prefect_video.session import Settings
+from prefect_video.session import Session, Settings
 from prefect_video.tasks import SessionRef, TaskRunner, read_links, use_session
 
 
@@ -55,7 +59,10 @@ _outcome: ContextVar[Outcome | None] = ContextVar("outcome", default=None)
 
 
 def _run_name() -> str:
-    project = Project.model_validate(prefect.runtime.flow_run.parameters["project"])
+    parameters = prefect.runtime.flow_run.parameters
+    project = Project.model_validate(parameters["project"])
+    if part := parameters.get("part"):
+        return ProjectPart.model_validate(part).name_run(project)
     return f"{project.name} ({counted(len(project.shots), 'shot')})"
 
 
@@ -70,6 +77,8 @@ async def generate_project(
     wait: bool = True,
     rebuy_missing: bool = False,
     requester: Requester | None = None,
+    fan_out: int | None = None,
+    part: ProjectPart | None = None,
 ) -> ProjectReport:
     """Make every shot of a project that is not stored yet, side by side; a failed shot fails alone.
 
@@ -92,6 +101,9 @@ async def generate_project(
         rebuy_missing: Accept the store, although videos are missing or it is another one: what is not there
             is fetched again where the provider still has it, and bought again where not.
         requester: The client of `prefect-video serve` that is charged, with its monthly limit.
+        fan_out: Into how many runs of this deployment the shots are split, which the pool makes side by side; this run
+            reserves the budget of all, waits for them and reports. By default what the project says, else one.
+        part: Set for those runs, never by hand.
 
     Returns:
         One report for each take of each shot.
@@ -104,11 +116,16 @@ async def generate_project(
         StoreOutage: The store is not the one that the ledger knows, or several videos are missing; nothing was sent.
     """
     refs = SessionRef.for_project(project, provider, store, ledger, max_in_flight)
+    order = Order(project, refs, refresh=refresh, wait=wait, rebuy_missing=rebuy_missing, requester=requester)
+    if part is not None:
+        return await _make_part(order, part)
     approvals = Approvals(project.name, Settings.from_environment().environment, refs[0].ledger)
+    splitting = find_splitting_run(fan_out or project.fan_out)
+    given = {"provider": provider, "store": store, "ledger": ledger, "max_in_flight": max_in_flight}
     while True:
-        report = await _make(
-            project, refs, refresh=refresh, wait=wait, rebuy_missing=rebuy_missing, requester=requester
-        )
+        if splitting is not None:
+            await _make_parts(order, splitting, fan_out or project.fan_out or 1, given)
+        report = await _make(order, began_at=splitting.created if splitting else None)
         if report.has_failed:
             raise ProjectFailed(report)
         # All tasks have ended: suspending would cancel those that are running.
@@ -116,36 +133,100 @@ async def generate_project(
             return report
 
 
-async def _make(
-    project: Project,
-    refs: Sequence[SessionRef],
-    *,
-    refresh: bool,
-    wait: bool,
-    rebuy_missing: bool,
-    requester: Requester | None,
-) -> ProjectReport:
+@dataclass(frozen=True)
+class Order:
+    """What a run is to make, and how.
+
+    Attributes:
+        project: The shots.
+        refs: The references of its accounts, the one that makes the shots first.
+        refresh: Buy again what is stored.
+        wait: Wait for the videos.
+        rebuy_missing: Accept the store, although videos are missing or it is another one.
+        requester: The client of the service that is charged.
+    """
+
+    project: Project
+    refs: Sequence[SessionRef]
+    refresh: bool
+    wait: bool
+    rebuy_missing: bool
+    requester: Requester | None
+
+    @asynccontextmanager
+    async def open_sessions(self) -> AsyncIterator[list[Session]]:
+        """Open the sessions of the accounts."""
+        async with AsyncExitStack() as stack:
+            yield [await stack.enter_async_context(use_session(ref)) for ref in self.refs]
+
+
+async def _make(order: Order, *, began_at: datetime | None) -> ProjectReport:
     """Make what can be made now, and publish it."""
-    async with AsyncExitStack() as stack:
-        session, *others = [await stack.enter_async_context(use_session(ref)) for ref in refs]
-        progress = await stack.enter_async_context(Progress(project))
-        report = await run_project(
-            session,
-            project,
-            others=others,
-            runner=TaskRunner(refs),
-            refresh=refresh,
-            rebuy_missing=rebuy_missing,
-            flow_run_id=flow_run_id(),
-            on_report=progress.shot_ended,
-            wait=wait,
-            requester=requester,
-        )
-        report = await publish_run(session, project, report)
-        links = await read_links(session.store, [shot.asset for shot in report.shots if shot.asset])
+    project = order.project
+    async with order.open_sessions() as sessions, Progress(project) as progress:
+        run_id = flow_run_id()
+        report = await _run(order, sessions, run_id, on_report=progress.shot_ended, began_at=began_at)
+        report = await publish_run(sessions[0], project, report)
+        links = await read_links(sessions[0].store, [shot.asset for shot in report.shots if shot.asset])
     keep_report(report)
     await publish_table(report, links)
     return report
+
+
+async def _make_part(order: Order, part: ProjectPart) -> ProjectReport:
+    """Make a part of a project for the run that has split it, which publishes the whole."""
+    async with order.open_sessions() as sessions, Progress(order.project) as progress:
+        report = await _run(order, sessions, str(part.of), on_report=progress.shot_ended, is_part=True)
+    await publish_table(report)
+    if report.has_failed:
+        raise ProjectFailed(report)
+    return report
+
+
+async def _make_parts(order: Order, parent: FlowRun, number: int, given: Mapping[str, Any]) -> None:
+    """Reserve the budget of a project, and have its parts made by runs of their own."""
+    parts = split_project(order.project, number)
+    if len(parts) < 2:
+        return
+    chosen = {"refresh": order.refresh, "wait": order.wait, "rebuy_missing": order.rebuy_missing}
+    requester = order.requester.model_dump(mode="json") if order.requester else None
+    async with order.open_sessions() as (session, *others):
+        await reserve_project(
+            session,
+            order.project,
+            others=others,
+            flow_run_id=str(parent.id),
+            refresh=order.refresh,
+            rebuy_missing=order.rebuy_missing,
+            requester=order.requester,
+        )
+    await Parts(parent, parts, {**given, **chosen, "requester": requester}).make()
+
+
+async def _run(
+    order: Order,
+    sessions: Sequence[Session],
+    run_id: str | None,
+    *,
+    on_report: OnReport,
+    began_at: datetime | None = None,
+    is_part: bool = False,
+) -> ProjectReport:
+    session, *others = sessions
+    return await run_project(
+        session,
+        order.project,
+        others=others,
+        runner=TaskRunner(order.refs),
+        refresh=order.refresh,
+        rebuy_missing=order.rebuy_missing,
+        flow_run_id=run_id,
+        on_report=on_report,
+        wait=order.wait,
+        requester=order.requester,
+        began_at=began_at,
+        is_part=is_part,
+    )
 
 
 def flow_run_id() -> str | None:

@@ -136,6 +136,12 @@ class Project(Input):
         description="Quality gates: each video is measured after its download; unset: only length, size and format"
         " are compared, as `on_mismatch` says",
     )
+    fan_out: WholeNumber | None = Field(
+        default=None,
+        ge=1,
+        le=100,
+        description="How many runs of a deployment make the shots, each a part of them, with one report; unset: one",
+    )
     cut: Cut | None = Field(
         default=None, description="The final cut, which is made when all its shots are stored; unset: none"
     )
@@ -244,6 +250,15 @@ class Project(Input):
                         *("shots", number, field),
                     )
         return self
+
+
+def as_parameter(project: Project) -> dict[str, Any]:
+    """Return a project as a parameter of a flow run: plain values, from which the same shots are read back.
+
+    Its defaults are left out. The shots have them already, and those that have set a value of their own which is that
+    of every shot would lose it.
+    """
+    return project.model_dump(mode="json", by_alias=True, exclude_defaults=True, exclude={"defaults"})
 
 
 def _with_defaults(shot: Any, defaults: dict[str, Any]) -> Any:

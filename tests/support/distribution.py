@@ -17,6 +17,7 @@ SHARE_PREFECT: Final = (
     "tests/integration/cli/test_runs.py",
     "tests/integration/docs/test_pages.py",
     "tests/integration/flows/",
+    "tests/integration/service/test_deployment_queue.py",
     "tests/integration/service/test_key_reload.py",
     "tests/integration/service/test_prefect.py",
     "tests/integration/test_examples.py",

@@ -1,7 +1,8 @@
 """Markers that tests get by the fixtures they use and by the file they are in.
 
 `postgres`, `s3` and `prefect` say which server a test starts, `kills` that it kills processes, `slow` that it takes
-long. `pytest tests/unit -m "not postgres and not s3 and not prefect and not kills and not slow"` is the fast selection.
+long, `fleet` that it runs a whole fleet for minutes. The fast selection is
+`pytest tests/unit -m "not postgres and not s3 and not prefect and not kills and not slow"`.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ BY_PATH: Final[Mapping[str, Collection[str]]] = {
         "tests/integration/test_distribution.py",
         "tests/recovery/test_approval_kills.py",
         "tests/recovery/test_cut_kills.py",
+        "tests/recovery/test_fleet.py",
         "tests/recovery/test_deferred_kills.py",
         "tests/recovery/test_kills.py",
         "tests/recovery/test_quality_kills.py",
@@ -40,12 +42,15 @@ BY_PATH: Final[Mapping[str, Collection[str]]] = {
         "tests/integration/cli/test_startup.py",
         "tests/recovery/test_first_minute.py",
     },
+    "fleet": {"tests/recovery/test_fleet.py"},
     "slow": {
         "tests/integration/docs/test_pages.py",
         "tests/integration/docs/test_site.py",
         "tests/integration/flows/test_embedding.py",
+        "tests/integration/flows/test_fan_out.py",
         "tests/integration/flows/test_setup.py",
         "tests/integration/sdks/test_litellm_proxy.py",
+        "tests/integration/service/test_deployment_queue.py",
         "tests/integration/service/test_openapi_document.py",
         "tests/integration/test_examples.py::test_the_film_of_eight_shots_is_what_was_asked_for",
         "tests/recovery/test_first_minute.py",

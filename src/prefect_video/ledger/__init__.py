@@ -22,6 +22,7 @@ from prefect_video.ledger.project_requests import ProjectRequest
 from prefect_video.ledger.queries import LEFT_OFTEN
 from prefect_video.ledger.records import (
     OCCUPYING,
+    PARTS_PREFIX,
     REQUEST_PREFIX,
     TRANSITIONS,
     UNFINISHED,
@@ -58,6 +59,7 @@ __all__ = [
     "LEFT_OFTEN",
     "OCCUPYING",
     "OTHER_REASON",
+    "PARTS_PREFIX",
     "PRICE_UNKNOWN",
     "PROGRAM",
     "REQUEST_PREFIX",

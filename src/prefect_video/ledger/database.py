@@ -20,7 +20,6 @@ from sqlalchemy.pool import ConnectionPoolEntry, NullPool
 from prefect_video.errors import InvalidTransition, LedgerError, LedgerSchemaMismatch, LedgerUnavailable
 from prefect_video.ledger.file_identity import FileIdentity
 from prefect_video.ledger.group_commit import GroupCommit
-from prefect_video.ledger.sqlite_driver import Connection as SqliteConnection
 from prefect_video.ledger.sqlite_driver import Statements, connect, run_in_one_visit
 from prefect_video.ledger.urls import DatabaseUrl, PoolLimits
 

@@ -63,6 +63,8 @@ TRANSITIONS: Final[Mapping[State, frozenset[State]]] = MappingProxyType(
 
 REQUEST_PREFIX: Final = "request-"
 """The prefix of the run ids of jobs that the service's job API has created."""
+PARTS_PREFIX: Final = "parts-"
+"""The prefix of the run ids of jobs that a run has reserved for the runs of its parts."""
 
 
 class _Record(BaseModel):
@@ -217,6 +219,11 @@ class Job(_Record):
     def is_service_request(self) -> bool:
         """Tell whether a client of the service has requested it, and no flow run has taken it over."""
         return (self.flow_run_id or "").startswith(REQUEST_PREFIX)
+
+    @property
+    def is_queued(self) -> bool:
+        """Tell whether it is reserved for a run that is yet to take it over."""
+        return (self.flow_run_id or "").startswith((REQUEST_PREFIX, PARTS_PREFIX))
 
     @property
     def is_reopened(self) -> bool:

@@ -22,10 +22,11 @@ from prefect_video.pipeline.deletion import settle_deleted
 from prefect_video.pipeline.ledger_recovery import Recovery, recover_ledger
 from prefect_video.pipeline.plan import Plan, PlannedShot, RouteOption, plan_project
 from prefect_video.pipeline.project_gallery import publish_lone_shot, publish_run, refresh_gallery
-from prefect_video.pipeline.project_run import ProjectRun, run_project
+from prefect_video.pipeline.project_run import OnReport, ProjectRun, reserve_project, run_project
 from prefect_video.pipeline.reports import FilmReport, ProjectReport, ShotReport, ShotStatus
 from prefect_video.pipeline.run_completion import DeferredOutcome, OnDeferredOutcome
 from prefect_video.pipeline.shot_run import abandon
+from prefect_video.pipeline.split import split_project
 from prefect_video.pipeline.step_runner import Inputs, Result, StepRunner
 from prefect_video.pipeline.steps.accept import accept_rejected
 from prefect_video.pipeline.steps.cut_film import observe_films
@@ -38,6 +39,7 @@ __all__ = [
     "FilmReport",
     "Inputs",
     "OnDeferredOutcome",
+    "OnReport",
     "Plan",
     "PlannedShot",
     "ProjectReport",
@@ -69,7 +71,9 @@ __all__ = [
     "recover_ledger",
     "redo_shot",
     "refresh_gallery",
+    "reserve_project",
     "run_project",
     "settle_deleted",
+    "split_project",
     "verify_store",
 ]

@@ -37,7 +37,7 @@ from prefect_video.session import NamedSessionOpener, Session, group_by_session
 logger = logging.getLogger(__name__)
 
 _QUEUED_LIMIT: Final = timedelta(days=1)
-"""Age up to which the service's unsent jobs are left to it; older ones are released, as no service has sent them."""
+"""Age up to which unsent jobs are left to what is to send them; older ones are released, as nothing has."""
 
 
 class CollectedJob(BaseModel):
@@ -175,7 +175,7 @@ async def _resume(session: Session, job: Job, wait: bool) -> str:
     if job.state is State.UNKNOWN:
         job = await reconcile(session, job)
     if job.state is State.RESERVED and _is_queued(job):
-        return "queued by the service, which sends it"
+        return "queued for a run that sends it"
     if job.state is State.RESERVED:
         await session.ledger.jobs.release_reservation(job.id, "no owner was left to send it")
         return "released: it was never sent"
@@ -190,8 +190,8 @@ async def _resume(session: Session, job: Job, wait: bool) -> str:
 
 
 def _is_queued(job: Job) -> bool:
-    """Tell whether the service has accepted a job lately, and will send it, or a worker of its deployment will."""
-    return job.is_service_request and datetime.now(UTC) - job.created_at < _QUEUED_LIMIT
+    """Tell whether a job was lately accepted by the service, or reserved by a run for its parts: those send it."""
+    return job.is_queued and datetime.now(UTC) - job.created_at < _QUEUED_LIMIT
 
 
 async def _poll_once(session: Session, job: Job) -> Job:

@@ -21,9 +21,8 @@ from prefect_video.errors import (
     UnreadableRow,
     VideoError,
 )
-from prefect_video.ledger import ClaimOutcome, ClaimResult, Job, JobRequest, Requester, State, is_late
+from prefect_video.ledger import PARTS_PREFIX, ClaimOutcome, ClaimResult, Job, JobRequest, Requester, State, is_late
 from prefect_video.pipeline.cut import film_of_reports
-from prefect_video.pipeline.deferred_record import record_deferred
 from prefect_video.pipeline.detach import DetachBarrier, DetachToken
 from prefect_video.pipeline.late_shots import LateShots, Obstacle, require_stored
 from prefect_video.pipeline.reports import ProjectReport, ShotReport, add_costs, take_label
@@ -62,6 +61,8 @@ async def run_project(
     on_report: OnReport | None = None,
     wait: bool = True,
     requester: Requester | None = None,
+    began_at: datetime | None = None,
+    is_part: bool = False,
 ) -> ProjectReport:
     """Make every shot of a project that is not stored yet; a shot that fails fails alone.
 
@@ -79,6 +80,8 @@ async def run_project(
         wait: Wait for the videos; otherwise leave as soon as the last shot is at the provider, with what is not done
             by then `in_flight` for `collect`.
         requester: The client of the service that is charged.
+        began_at: When the run began, where other processes have made parts of it; what they paid since is its cost.
+        is_part: The run makes a part of a project for another one, which records what is left to do.
 
     Returns:
         One report for each take of each shot.
@@ -100,8 +103,51 @@ async def run_project(
         on_report=on_report,
         wait=wait,
         requester=requester,
+        began_at=began_at,
+        is_part=is_part,
     )
     return await run.run()
+
+
+async def reserve_project(
+    session: Session,
+    project: Project,
+    *,
+    flow_run_id: str,
+    others: Sequence[Session] = (),
+    refresh: bool = False,
+    rebuy_missing: bool = False,
+    requester: Requester | None = None,
+) -> None:
+    """Reserve a whole project within its limits, for the runs of its parts, which take the reservations over.
+
+    What continues another shot is reserved by the part that makes it. Arguments as of `run_project`.
+
+    Args:
+        session: The account that makes the shots.
+        project: The shots.
+        flow_run_id: Id of the run that splits the project.
+        others: Further accounts, with the same ledger and store.
+        refresh: Buy again what is stored.
+        rebuy_missing: Accept the store, although videos are missing or it is another one.
+        requester: The client of the service that is charged.
+
+    Raises:
+        InvalidInput: A shot cannot be made; nothing was sent.
+        BudgetExceeded: The project does not fit a limit; nothing was sent.
+        StoreOutage: The store is not the one that the ledger knows, or several videos are missing; nothing was sent.
+        LedgerError: The ledger cannot be used; nothing was sent.
+    """
+    run = ProjectRun(
+        project,
+        [session, *others],
+        f"{PARTS_PREFIX}{flow_run_id}",
+        runner=StepRunner(),
+        refresh=refresh,
+        rebuy_missing=rebuy_missing,
+        requester=requester,
+    )
+    await run.reserve()
 
 
 @dataclass
@@ -118,6 +164,8 @@ class ProjectRun:
         on_report: Called with the report of each take as it ends.
         wait: Wait for the videos, instead of leaving when all are submitted.
         requester: The client of the service that is charged.
+        began_at: When the run began, where other processes have made parts of it.
+        is_part: It makes a part of a project for another run, which records what is left to do.
     """
 
     project: Project
@@ -129,6 +177,8 @@ class ProjectRun:
     on_report: OnReport | None = None
     wait: bool = True
     requester: Requester | None = None
+    began_at: datetime | None = None
+    is_part: bool = False
     _copies: dict[tuple[str, str], Asset] = field(default_factory=dict, init=False)
     _stored: dict[tuple[str, str], Asset] = field(default_factory=dict, init=False)
     _screened: set[str] = field(default_factory=set, init=False)
@@ -157,18 +207,11 @@ class ProjectRun:
         Raises:
             VideoError: The run was refused as a whole; nothing was sent.
         """
-        began, began_at = time.monotonic(), datetime.now(UTC)
-        for session in self.sessions:
-            session.ledger.name_accounts(other.account_name for other in self.sessions)
-        await require_cut(self.project, self.sessions[0].settings)
-        takes = await self._late.build_takes()
-        await self._claim_readable(takes)
-        async with record_deferred(self.sessions, self.project, self.flow_run_id, wait=self.wait) as end:
-            end.report = await self._make(takes, began, began_at)
-        return end.report
-
-    async def _make(self, takes: Sequence[TakeRequest], began: float, began_at: datetime) -> ProjectReport:
-        """Run what was claimed, decide about takes, make the film, and report."""
+        now = datetime.now(UTC)
+        began_at = self.began_at or now
+        began = time.monotonic() - (now - began_at).total_seconds()
+        takes = await self._prepare()
+        await self._claim(takes)
         reports = await self._run_takes(takes)
         await self._late.choose_best(reports)
         await self._late.ask_for_approval(reports)
@@ -183,6 +226,22 @@ class ProjectRun:
         )
         film = await film_of_reports(self.runner, self.sessions[0], self.project, shots)
         return ProjectReport(project=self.project.name, shots=shots, seconds=time.monotonic() - began, film=film)
+
+    async def reserve(self) -> None:
+        """Prepare and claim, and give up the ownership of what is reserved, so that other runs take it over.
+
+        Raises:
+            VideoError: The run was refused as a whole; nothing was sent.
+        """
+        takes = await self._prepare()
+        await self._claim(takes)
+        await self._release_claims(takes)
+
+    async def _prepare(self) -> list[TakeRequest]:
+        for session in self.sessions:
+            session.ledger.name_accounts(other.account_name for other in self.sessions)
+        await require_cut(self.project, self.sessions[0].settings)
+        return await self._late.build_takes()
 
     # Claim
 
@@ -509,9 +568,15 @@ class ProjectRun:
         if isinstance(result, DetachedShot):
             return ShotReport.in_flight(job_request, result).model_copy(update={"degraded": degraded})
         asset = await self._place_in_project(session, result, job_request)
-        if result.job.id in self._new_clips:
+        if result.job.id in self._new_clips or self._has_made(result.job):
             result = replace(result, cached=False)
         return ShotReport.stored(job_request, result, asset).model_copy(update={"degraded": degraded})
+
+    def _has_made(self, job: Job) -> bool:
+        """Tell whether a part of this run, in another process, has made a stored job."""
+        if self.began_at is None or job.sent_at is None:
+            return False
+        return job.flow_run_id == self.flow_run_id and job.sent_at >= self.began_at
 
     async def _place_in_project(self, session: Session, stored: StoredShot, job_request: JobRequest) -> Asset:
         known = self._copies.get((stored.job.id, job_request.shot.id))

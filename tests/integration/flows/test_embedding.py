@@ -84,13 +84,20 @@ async def test_an_async_flow_in_a_running_loop(session: Path, emulator: Emulator
     assert len(assets) == 6
 
 
-@pytest.mark.parametrize("kind", ["processes", "dask"])
+def task_runner(kind: str) -> TaskRunner[Any]:
+    """Build a task runner whose tasks run in other processes."""
+    if kind == "processes":
+        return ProcessPoolTaskRunner(max_workers=2)
+    if kind == "dask":
+        return DaskTaskRunner(cluster_kwargs={"n_workers": 1, "threads_per_worker": 2, "dashboard_address": None})
+    prefect_ray = pytest.importorskip("prefect_ray", reason="the extra `fleet` is not installed")
+    ray: TaskRunner[Any] = prefect_ray.RayTaskRunner(init_kwargs={"num_cpus": 2, "include_dashboard": False})
+    return ray
+
+
+@pytest.mark.parametrize("kind", ["processes", "dask", "ray"])
 def test_workers_of_other_processes(session: Path, emulator: Emulator, kind: str) -> None:
-    runner: TaskRunner[Any] = (
-        ProcessPoolTaskRunner(max_workers=2)
-        if kind == "processes"
-        else DaskTaskRunner(cluster_kwargs={"n_workers": 1, "threads_per_worker": 2, "dashboard_address": None})
-    )
+    runner = task_runner(kind)
 
     @flow(task_runner=runner)
     def embedding() -> list[str]:

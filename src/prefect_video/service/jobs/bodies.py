@@ -153,6 +153,7 @@ class ProjectBody(Project):
 
     budget_videos: int | None = Field(default=None, ge=0, strict=True)
     max_attempts: int = Field(default=2, ge=1, le=10, strict=True)
+    fan_out: int | None = Field(default=None, ge=1, le=100, strict=True)
     callback_url: CallbackUrl | None = None
     refresh: bool = Field(default=False, strict=True)
 

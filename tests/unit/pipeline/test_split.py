@@ -1,0 +1,92 @@
+"""A project that is split: its parts, the reservation of all of them, and the report of the whole."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+
+from prefect_video.emulator import Emulator
+from prefect_video.errors import BudgetExceeded
+from prefect_video.ledger import PARTS_PREFIX, Job, State
+from prefect_video.pipeline import ProjectReport, collect, reserve_project, run_project, split_project
+from prefect_video.projects import Project
+from prefect_video.session import Session, SessionRef, open_session, ref_for_job
+from tests.support.service_fixtures import environment, provider, sqlite_url
+
+__all__ = ["environment", "provider", "sqlite_url"]
+
+RUN = "0b6d6f6e-8f0e-4a63-9a3c-2a3f0f1f8a11"
+
+
+def project(*prompts: str, **given: object) -> Project:
+    shots = [{"id": f"s{number}", "prompt": prompt} for number, prompt in enumerate(prompts)]
+    return Project.model_validate(
+        {"project": "film", "defaults": {"duration": 1, "resolution": "480p"}, "shots": shots, **given}
+    )
+
+
+def test_what_needs_one_another_stays_together() -> None:
+    shots = [
+        {"id": "a", "prompt": "a"},
+        {"id": "b", "prompt": "b", "depends_on": ["a"]},
+        {"id": "c", "prompt": "c", "takes": 3},
+        {"id": "d", "prompt": "d", "continue_from": "b"},
+        {"id": "e", "prompt": "e"},
+    ]
+    parts = split_project(project(shots=shots, budget_usd=5, cut={}, fan_out=2), 2)
+    assert [[shot.id for shot in part.shots] for part in parts] == [["a", "b", "d", "e"], ["c"]]
+    assert {(part.name, part.budget_usd, part.cut, part.fan_out) for part in parts} == {
+        ("film", Decimal(5), None, None)
+    }
+    assert len(split_project(project(shots=shots), 10)) == 3, "as many as can be apart"
+
+
+async def make_part(whole: Project, number: int) -> ProjectReport:
+    """Make one of two parts in a session of its own, as another process does."""
+    async with await open_session(SessionRef.from_names()) as session:
+        return await run_project(session, split_project(whole, 2)[number], flow_run_id=RUN)
+
+
+@asynccontextmanager
+async def open_job(job: Job) -> AsyncIterator[Session]:
+    """Open the session that a job was made with."""
+    async with await open_session(ref_for_job(job, None)) as session:
+        yield session
+
+
+async def test_the_budget_of_all_parts_is_reserved_before_the_first_begins(
+    environment: Path, provider: Emulator
+) -> None:
+    """One part alone would fit: the whole is refused before it begins."""
+    async with await open_session(SessionRef.from_names()) as session:
+        with pytest.raises(BudgetExceeded):
+            await reserve_project(session, project("one", "two", budget_usd="0.50"), flow_run_id=RUN)
+        assert provider.usage()["submitted"] == 0
+
+        whole = project("one", "two", "[fail] three", budget_usd="0.90")
+        await reserve_project(session, whole, flow_run_id=RUN)
+        # Another run finds the budget taken, and `collect` leaves the reservations to the parts.
+        with pytest.raises(BudgetExceeded):
+            await run_project(session, project("four", budget_usd="0.90"))
+        await collect(session.ledger, open_job)
+        reserved = await session.ledger.jobs.find(flow_run_id=f"{PARTS_PREFIX}{RUN}", limit=None)
+        assert [job.state for job in reserved] == [State.RESERVED] * 3
+
+        began_at = datetime.now(UTC)
+        await asyncio.gather(make_part(whole, 0), make_part(whole, 1))
+        billed = provider.usage()["billed"]
+        report = await run_project(session, whole, flow_run_id=RUN, began_at=began_at)
+    assert {shot.id: (shot.status, shot.cached, shot.cost_usd) for shot in report.shots} == {
+        "s0": ("stored", False, Decimal("0.30")),
+        "s1": ("stored", False, Decimal("0.30")),
+        "s2": ("failed", False, Decimal(0)),
+    }
+    usage = provider.usage()
+    assert usage["billed"] == billed == 2
+    assert usage["by_prompt"]["[fail] three"]["accepted"] == 2, "its attempts are those of the run, not of each part"
