@@ -256,8 +256,6 @@ async def open_agent_tools(settings: ServiceSettings, read_token: ReadToken) -> 
     settings = settings.model_copy(update={"collect": True, "announce": False, "sweep_seconds": sweep})
     watch = await CredentialsWatch.begin(settings.accounts, settings.reload_seconds)
     async with AsyncExitStack() as stack:
-        watch = CredentialsWatch(settings.accounts, settings.reload_seconds)
-        await watch.note()
         sessions = await stack.enter_async_context(open_sessions(settings))
         runtime = ServiceRuntime(sessions, settings, Metrics(), None, await open_tokens(settings), watch)
         await runtime.start()
