@@ -23,6 +23,7 @@ from prefect_video.errors import (
 )
 from prefect_video.ledger import PARTS_PREFIX, ClaimOutcome, ClaimResult, Job, JobRequest, Requester, State, is_late
 from prefect_video.pipeline.cut import film_of_reports
+from prefect_video.pipeline.deferred_record import record_deferred
 from prefect_video.pipeline.detach import DetachBarrier, DetachToken
 from prefect_video.pipeline.late_shots import LateShots, Obstacle, require_stored
 from prefect_video.pipeline.reports import ProjectReport, ShotReport, add_costs, take_label
@@ -211,7 +212,15 @@ class ProjectRun:
         began_at = self.began_at or now
         began = time.monotonic() - (now - began_at).total_seconds()
         takes = await self._prepare()
-        await self._claim(takes)
+        await self._claim_readable(takes)
+        # What a part leaves to do is recorded by the run that has split the project.
+        needs_no_record = self.wait or self.is_part
+        async with record_deferred(self.sessions, self.project, self.flow_run_id, wait=needs_no_record) as end:
+            end.report = await self._make(takes, began, began_at)
+        return end.report
+
+    async def _make(self, takes: Sequence[TakeRequest], began: float, began_at: datetime) -> ProjectReport:
+        """Run what was claimed, decide about takes, make the film, and report."""
         reports = await self._run_takes(takes)
         await self._late.choose_best(reports)
         await self._late.ask_for_approval(reports)
@@ -234,7 +243,7 @@ class ProjectRun:
             VideoError: The run was refused as a whole; nothing was sent.
         """
         takes = await self._prepare()
-        await self._claim(takes)
+        await self._claim_readable(takes)
         await self._release_claims(takes)
 
     async def _prepare(self) -> list[TakeRequest]:

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any
 
 import pytest
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from prefect_video.ledger import Ledger
 from prefect_video.ledger.database import Database
+from prefect_video.ledger.sqlite_driver import Statements
 from prefect_video.pipeline.project_run import run_project
 from tests.support.recovery import a_shot, film, statuses
 from tests.support.recovery_fixtures import OpenHarness
@@ -23,6 +25,16 @@ NO_HEARTBEAT = {"lease_seconds": 600.0}
 def calls(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     """Count the transactions of this process by kind, `reading` and `writing`."""
     counted: Counter[str] = Counter()
+
+    def count_visits(name: str, kind: str) -> None:
+        original = getattr(Database, name)
+
+        async def counting(database: Database, statements: Statements[Any]) -> Any:
+            # Elsewhere it opens a transaction by the method below.
+            counted[kind] += database.is_sqlite
+            return await original(database, statements)
+
+        monkeypatch.setattr(Database, name, counting)
 
     def count(kind: str) -> None:
         original = getattr(Database, kind)
@@ -38,6 +50,8 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
 
     count("reading")
     count("writing")
+    count_visits("read", "reading")
+    count_visits("write", "writing")
     return counted
 
 
