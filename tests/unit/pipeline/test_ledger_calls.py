@@ -50,7 +50,6 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
 
     count("reading")
     count("writing")
-    count_visits("read", "reading")
     count_visits("write", "writing")
     return counted
 
