@@ -49,7 +49,9 @@ def open_provider(environ: Mapping[str, str]) -> SoraProvider:
     endpoint = environ.get("PREFECT_VIDEO_EMULATOR_ENDPOINT")
     key = environ.get("PREFECT_VIDEO_EMULATOR_KEY") or DEFAULT_KEY
     if endpoint:
-        return SoraProvider(api_key=key, endpoint=endpoint, plan="emulator", name="emulator")
+        return SoraProvider(
+            api_key=key, endpoint=endpoint, plan="emulator", name="emulator", webhook_secrets=(DEFAULT_WEBHOOK_SECRET,)
+        )
     _speed(environ)
     return SoraProvider(
         api_key=DEFAULT_KEY,
