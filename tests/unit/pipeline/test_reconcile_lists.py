@@ -163,14 +163,14 @@ async def test_an_answer_that_is_recorded_while_the_ledger_is_read_leaves_no_dou
     read_by_first, reads = asyncio.Event(), 0
     read_recorded = Queries.recorded_generations
 
-    async def read_slowly(jobs: Queries, account: str) -> dict[str, RecordedGeneration]:
+    async def read_slowly(jobs: Queries, account: str, *key: str | None) -> dict[str, RecordedGeneration]:
         nonlocal reads
         task = asyncio.current_task()
         assert task is not None
         if task.get_name() != "shot-1":
             await read_by_first.wait()
-            return await read_recorded(jobs, account)
-        recorded = await read_recorded(jobs, account)
+            return await read_recorded(jobs, account, *key)
+        recorded = await read_recorded(jobs, account, *key)
         reads += 1
         if reads == 2:
             read_by_first.set()
