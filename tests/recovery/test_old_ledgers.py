@@ -14,8 +14,8 @@ import pytest
 
 from prefect_video.errors import LedgerBehindStore, LedgerFileUnsafe
 from prefect_video.ledger import Job, Ledger, State
+from prefect_video.pipeline.entry_points import run_project
 from prefect_video.pipeline.ledger_recovery import Recovery, recover_ledger
-from prefect_video.pipeline.project_run import run_project
 from prefect_video.pipeline.steps import submit
 from prefect_video.projects import Project
 from prefect_video.session import SessionEvent

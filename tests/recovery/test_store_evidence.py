@@ -15,8 +15,8 @@ import pytest
 
 from prefect_video.errors import LedgerBehindStore
 from prefect_video.ledger import State
+from prefect_video.pipeline.entry_points import run_project
 from prefect_video.pipeline.ledger_recovery import recover_ledger
-from prefect_video.pipeline.project_run import run_project
 from prefect_video.pipeline.reports import ProjectReport
 from prefect_video.pipeline.steps.accept import accept_rejected
 from prefect_video.pipeline.verification import verify_store

@@ -13,8 +13,8 @@ import pytest
 
 from prefect_video.errors import StoreError, StoreOutage
 from prefect_video.ledger import State
+from prefect_video.pipeline.entry_points import run_project
 from prefect_video.pipeline.plan import plan_project
-from prefect_video.pipeline.project_run import run_project
 from prefect_video.pipeline.reports import ProjectReport
 from prefect_video.pipeline.steps.store import asset_draft
 from prefect_video.pipeline.verification import verify_store

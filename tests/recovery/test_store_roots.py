@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from prefect_video.errors import StoreError, StoreOutage
+from prefect_video.pipeline.entry_points import run_project
 from prefect_video.pipeline.ledger_recovery import recover_ledger
-from prefect_video.pipeline.project_run import run_project
 from prefect_video.pipeline.verification import Verification, verify_store
 from prefect_video.session import Session
 from prefect_video.storage import Store, open_store

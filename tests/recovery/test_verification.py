@@ -12,7 +12,7 @@ import pytest
 
 from prefect_video.errors import StoreError, StoreOutage
 from prefect_video.ledger import Job, State
-from prefect_video.pipeline.project_run import run_project
+from prefect_video.pipeline.entry_points import run_project
 from prefect_video.pipeline.reports import ProjectReport
 from prefect_video.pipeline.verification import Verification, verify_store
 from prefect_video.projects import Project

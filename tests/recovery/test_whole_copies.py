@@ -12,9 +12,9 @@ import pytest
 from prefect_video.errors import InvalidInput, StoreOutage
 from prefect_video.ledger import State
 from prefect_video.pipeline.deletion import settle_deleted
+from prefect_video.pipeline.entry_points import run_project
 from prefect_video.pipeline.ledger_recovery import recover_ledger
 from prefect_video.pipeline.plan import plan_project
-from prefect_video.pipeline.project_run import run_project
 from prefect_video.pipeline.reports import ProjectReport
 from prefect_video.pipeline.verification import Verification, verify_store
 from prefect_video.projects import Project

@@ -12,7 +12,7 @@ from typing import Any, Final
 from prefect_video.emulator import Emulator
 from prefect_video.ledger import Budget, Job, Ledger
 from prefect_video.pipeline.collect import CollectedJob, collect
-from prefect_video.pipeline.project_run import run_project
+from prefect_video.pipeline.entry_points import run_project
 from prefect_video.pipeline.reports import ProjectReport
 from prefect_video.polling.poller import Poller
 from prefect_video.polling.schedule import PollSchedule

@@ -12,7 +12,7 @@ from typing import Any
 from prefect_video import Project
 from prefect_video.emulator import Emulator
 from prefect_video.ledger import Ledger
-from prefect_video.pipeline.project_run import run_project
+from prefect_video.pipeline.entry_points import run_project
 from prefect_video.pipeline.reports import ProjectReport
 from prefect_video.providers.http import HttpSettings
 from prefect_video.providers.sora.provider import SoraProvider

@@ -19,10 +19,11 @@ from prefect_video.pipeline.clip_adoption import adopt_clip
 from prefect_video.pipeline.collect import CollectedJob, collect, collect_job
 from prefect_video.pipeline.cut import cut_project
 from prefect_video.pipeline.deletion import settle_deleted
+from prefect_video.pipeline.entry_points import reserve_project, run_project
 from prefect_video.pipeline.ledger_recovery import Recovery, recover_ledger
 from prefect_video.pipeline.plan import Plan, PlannedShot, RouteOption, plan_project
 from prefect_video.pipeline.project_gallery import publish_lone_shot, publish_run, refresh_gallery
-from prefect_video.pipeline.project_run import OnReport, ProjectRun, reserve_project, run_project
+from prefect_video.pipeline.project_run import OnReport, ProjectRun
 from prefect_video.pipeline.reports import FilmReport, ProjectReport, ShotReport, ShotStatus
 from prefect_video.pipeline.run_completion import DeferredOutcome, OnDeferredOutcome
 from prefect_video.pipeline.shot_run import abandon

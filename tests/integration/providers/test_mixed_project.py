@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from prefect_video.emulator import Emulator
-from prefect_video.pipeline.project_run import run_project
+from prefect_video.pipeline.entry_points import run_project
 from prefect_video.polling.poller import Poller
 from prefect_video.polling.schedule import PollSchedule
 from prefect_video.project_files import load_project

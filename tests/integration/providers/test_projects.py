@@ -13,7 +13,7 @@ import pytest
 from prefect_video.downloads.media import check_media, probe
 from prefect_video.emulator import Emulator
 from prefect_video.ledger import Ledger, State
-from prefect_video.pipeline.project_run import run_project
+from prefect_video.pipeline.entry_points import run_project
 from prefect_video.pipeline.reports import ProjectReport
 from prefect_video.polling.poller import Poller
 from prefect_video.polling.schedule import PollSchedule

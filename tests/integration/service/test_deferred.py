@@ -12,7 +12,7 @@ from prefect_video.emulator import Emulator, EmulatorSettings
 from prefect_video.gallery import load_manifest
 from prefect_video.ledger import State
 from prefect_video.pipeline.collect import collect
-from prefect_video.pipeline.project_run import run_project
+from prefect_video.pipeline.entry_points import run_project
 from prefect_video.session import Session, SessionNames
 from tests.support.service_fixtures import open_environment_session, run_service
 from tests.unit.service.test_webhooks import project

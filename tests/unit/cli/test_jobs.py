@@ -17,7 +17,7 @@ from prefect_video.emulator.threaded import Emulator
 from prefect_video.errors import GenerationLost, PromptBlocked
 from prefect_video.generations import Generation, Status
 from prefect_video.ledger import Job, JobRequest, Ledger, State
-from prefect_video.pipeline.project_run import run_project
+from prefect_video.pipeline.entry_points import run_project
 from prefect_video.pipeline.steps import build_project_job_requests, submit
 from prefect_video.project_files import load_project
 from prefect_video.projects import Project

@@ -6,7 +6,7 @@ import asyncio
 from pathlib import Path
 
 from prefect_video.ledger import Ledger
-from prefect_video.pipeline.project_run import run_project
+from prefect_video.pipeline.entry_points import run_project
 from prefect_video.projects import Project
 from prefect_video.session import SessionRef, open_session
 from prefect_video.shots import Shot

@@ -12,7 +12,7 @@ from prefect_video.cli.report_view import show_report
 from prefect_video.emulator.threaded import Emulator
 from prefect_video.ledger import CommittedSums, usd_sum
 from prefect_video.pipeline import ProjectReport
-from prefect_video.pipeline.project_run import run_project
+from prefect_video.pipeline.entry_points import run_project
 from prefect_video.project_files import load_project
 from prefect_video.session import SessionRef, open_session
 from tests.support.cli_fixtures import InProcess

@@ -15,7 +15,7 @@ from prefect_video.errors import QuotaExhausted
 from prefect_video.generations import Generation
 from prefect_video.ledger import Ledger, State
 from prefect_video.ledger import account_limits as accounts
-from prefect_video.pipeline.project_run import run_project
+from prefect_video.pipeline.entry_points import run_project
 from prefect_video.providers.sora.provider import SoraProvider
 from prefect_video.session import Session
 from tests.support.records import claim_one

@@ -9,7 +9,7 @@ import pytest
 
 from prefect_video.errors import BudgetExceeded
 from prefect_video.ledger import Budget, State
-from prefect_video.pipeline.project_run import run_project
+from prefect_video.pipeline.entry_points import run_project
 from tests.support.recovery import RecoveryHarness, a_shot, film, statuses
 
 PRICE = Decimal("0.30")

@@ -16,7 +16,7 @@ import prefect_video
 from prefect_video.ledger.account_limits import AccountLimits
 from prefect_video.ledger.jobs import Jobs
 from prefect_video.ledger.prompt_reviews import PromptReviews
-from prefect_video.pipeline.project_run import run_project
+from prefect_video.pipeline.entry_points import run_project
 from tests.support.recovery import RecoveryHarness, a_shot, as_project, statuses
 
 PACKAGE = Path(prefect_video.__file__).parent

@@ -11,7 +11,7 @@ from sqlalchemy import select
 from prefect_video.ledger import Budget, Job, State
 from prefect_video.ledger.tables import jobs_table
 from prefect_video.pipeline.cancel import cancel, cancel_each
-from prefect_video.pipeline.project_run import run_project
+from prefect_video.pipeline.entry_points import run_project
 from prefect_video.session import SessionEvent
 from tests.support.recovery import RecoveryHarness, a_shot, film, statuses
 from tests.support.recovery_fixtures import SLOW, OpenHarness

@@ -8,7 +8,7 @@ import pytest
 
 from prefect_video.errors import StoreError
 from prefect_video.ledger import State
-from prefect_video.pipeline.project_run import run_project
+from prefect_video.pipeline.entry_points import run_project
 from prefect_video.pipeline.reports import ProjectReport
 from prefect_video.projects import Project
 from prefect_video.storage import open_store

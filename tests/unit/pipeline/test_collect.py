@@ -13,7 +13,7 @@ from sqlalchemy import update
 from prefect_video.ledger import Job, State
 from prefect_video.ledger.tables import jobs_table
 from prefect_video.pipeline.collect import collect
-from prefect_video.pipeline.project_run import run_project
+from prefect_video.pipeline.entry_points import run_project
 from prefect_video.pipeline.reports import ProjectReport
 from prefect_video.session import Session, SessionEvent, SessionNames
 from tests.support.recovery import RecoveryHarness, a_shot, collect_with, film, statuses

@@ -15,8 +15,8 @@ from prefect_video import Project
 from prefect_video.emulator import Emulator
 from prefect_video.errors import CircuitOpen, QuotaExhausted
 from prefect_video.ledger import AccountStatus, Job, State
+from prefect_video.pipeline.entry_points import run_project
 from prefect_video.pipeline.plan import plan_project
-from prefect_video.pipeline.project_run import run_project
 from prefect_video.pipeline.reports import ProjectReport
 from prefect_video.pipeline.steps import ClaimOptions, build_project_job_requests, claim_shots, poll, submit
 from prefect_video.session import Session, SessionEvent

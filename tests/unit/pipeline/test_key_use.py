@@ -11,7 +11,7 @@ from sqlalchemy import update
 from prefect_video.cli.key_checks import check_keys
 from prefect_video.ledger import Budget, KeyUse
 from prefect_video.ledger.tables import account_keys
-from prefect_video.pipeline.project_run import run_project
+from prefect_video.pipeline.entry_points import run_project
 from prefect_video.session import Session
 from tests.support.recovery import RecoveryHarness, a_shot, film, statuses
 from tests.support.recovery_fixtures import OpenHarness

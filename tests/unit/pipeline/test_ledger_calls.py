@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from prefect_video.ledger import Ledger
 from prefect_video.ledger.database import Database
 from prefect_video.ledger.sqlite_driver import Statements
-from prefect_video.pipeline.project_run import run_project
+from prefect_video.pipeline.entry_points import run_project
 from tests.support.recovery import a_shot, film, statuses
 from tests.support.recovery_fixtures import OpenHarness
 

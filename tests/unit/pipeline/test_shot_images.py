@@ -9,8 +9,8 @@ import pytest
 
 from prefect_video.errors import InvalidInput, StoreOutage
 from prefect_video.ledger import Job, State
+from prefect_video.pipeline.entry_points import run_project
 from prefect_video.pipeline.plan import plan_project
-from prefect_video.pipeline.project_run import run_project
 from prefect_video.pipeline.verification import verify_store
 from prefect_video.session import SessionEvent
 from tests.support.pictures import audio_seconds, decode, draw, psnr

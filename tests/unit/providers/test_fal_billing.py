@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from prefect_video.ledger import Ledger, State
-from prefect_video.pipeline.project_run import run_project
+from prefect_video.pipeline.entry_points import run_project
 from prefect_video.polling.poller import Poller
 from prefect_video.polling.schedule import PollSchedule
 from prefect_video.projects import Project

@@ -16,7 +16,7 @@ import pytest
 
 from prefect_video.downloads.media import check_media, probe
 from prefect_video.errors import InvalidInput
-from prefect_video.pipeline.project_run import run_project
+from prefect_video.pipeline.entry_points import run_project
 from prefect_video.pipeline.reports import ProjectReport
 from prefect_video.projects import Project
 from prefect_video.providers.registry import open_provider, provider_names

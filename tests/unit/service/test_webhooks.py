@@ -19,7 +19,7 @@ from prefect_video.emulator import Emulator
 from prefect_video.errors import LedgerUnavailable
 from prefect_video.ledger import Job, ReceivedEvent, State
 from prefect_video.ledger.webhook_events import WebhookEvents
-from prefect_video.pipeline.project_run import run_project
+from prefect_video.pipeline.entry_points import run_project
 from prefect_video.pipeline.steps import build_project_job_requests, claim_shots, submit
 from prefect_video.projects import Project
 from prefect_video.session import Session
