@@ -15,9 +15,7 @@ from prefect_video._shield import shielded
 from prefect_video.ledger.base import LedgerBase, chunks
 from prefect_video.ledger.budgets import Limits, beginning_of_month
 from prefect_video.ledger.database import Database
-from prefect_video.ledger.late_reservations import find_abandoned, free_reservations, suspend_reservations
-from prefect_video.ledger.log_lines import log_state
-from prefect_video.ledger.queries import (
+from prefect_video.ledger.existing_jobs import (
     Key,
     claim_key,
     count_attempts,
@@ -28,6 +26,8 @@ from prefect_video.ledger.queries import (
     read_unfinished,
     reusable,
 )
+from prefect_video.ledger.late_reservations import find_abandoned, free_reservations, suspend_reservations
+from prefect_video.ledger.log_lines import log_state
 from prefect_video.ledger.records import (
     UNFINISHED,
     Budget,

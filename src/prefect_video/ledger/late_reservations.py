@@ -16,8 +16,8 @@ from sqlalchemy import select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from prefect_video.ledger.base import LedgerBase, chunks
+from prefect_video.ledger.existing_jobs import Key, read_unfinished
 from prefect_video.ledger.leases import Lease
-from prefect_video.ledger.queries import Key, read_unfinished
 from prefect_video.ledger.records import Job, JobRequest, State
 from prefect_video.ledger.tables import jobs_table
 

@@ -11,8 +11,8 @@ from prefect_video.errors import InvalidTransition, LedgerError
 from prefect_video.ledger.base import LedgerBase, chunks
 from prefect_video.ledger.claims import wait_for_turn
 from prefect_video.ledger.database import Database
+from prefect_video.ledger.existing_jobs import claim_key, read_existing, read_unfinished
 from prefect_video.ledger.hold_reasons import is_given_up
-from prefect_video.ledger.queries import claim_key, read_existing, read_unfinished
 from prefect_video.ledger.records import UNFINISHED, Job, State
 from prefect_video.ledger.store_identities import read_stores
 from prefect_video.ledger.tables import JOBS, copies, job_from_row, jobs_table, ledger_identity
