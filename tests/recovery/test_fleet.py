@@ -130,7 +130,11 @@ def test_sixty_shots_while_everything_is_killed_or_restarted(s3: S3Server, emula
             return is_reached
 
         def wait_for_made(number: int) -> None:
-            wait_until(lambda: supervise(emulator.usage()["completed"] >= number), f"{number} are made", seconds=600)
+            wait_until(
+                lambda: supervise(emulator.usage()["completed"] >= number or all_ended(fleet, left)),
+                f"{number} are made",
+                seconds=600,
+            )
 
         def wait_for_runs() -> None:
             wait_until(lambda: supervise(all_ended(fleet, left)), "no run is Running", seconds=PATIENCE_SECONDS)
