@@ -6,7 +6,7 @@ import asyncio
 import json
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
@@ -73,9 +73,19 @@ def read_runs(fleet: Fleet) -> list[dict[str, str]] | None:
     return runs
 
 
-def all_ended(fleet: Fleet) -> bool:
+def all_ended(fleet: Fleet, left: Collection[str] = ()) -> bool:
+    """Tell whether all runs have ended, but those that a worker had taken and not begun when it died."""
     runs = read_runs(fleet)
-    return bool(runs) and all(run["state_type"] in ENDED for run in runs or ())
+    return bool(runs) and all(
+        run["state_type"] in ENDED or (run["id"] in left and run["state_type"] == "PENDING") for run in runs or ()
+    )
+
+
+def delete_left(fleet: Fleet) -> None:
+    """Delete what a dead worker had taken and not begun, by hand as docs/production.md says: it has no heartbeat."""
+    for run in read_runs(fleet) or ():
+        if run["state_type"] == "PENDING":
+            httpx.delete(f"{fleet.api}/flow_runs/{run['id']}", timeout=20, trust_env=False).raise_for_status()
 
 
 async def read_jobs(fleet: Fleet) -> list[Job]:
@@ -109,6 +119,7 @@ def test_sixty_shots_while_everything_is_killed_or_restarted(s3: S3Server, emula
         victim = wait_for_victim(workers, emulator)
         victim.kill()
         killed = time.monotonic()
+        left = {run["id"] for run in read_runs(fleet) or () if run["state_type"] == "PENDING"}
         emulator.change_speed(10)
         workers.remove(victim)
 
@@ -119,10 +130,14 @@ def test_sixty_shots_while_everything_is_killed_or_restarted(s3: S3Server, emula
             return is_reached
 
         def wait_for_made(number: int) -> None:
-            wait_until(lambda: supervise(emulator.usage()["completed"] >= number), f"{number} are made", seconds=600)
+            wait_until(
+                lambda: supervise(emulator.usage()["completed"] >= number or all_ended(fleet, left)),
+                f"{number} are made",
+                seconds=600,
+            )
 
         def wait_for_runs() -> None:
-            wait_until(lambda: supervise(all_ended(fleet)), "no run is Running", seconds=PATIENCE_SECONDS)
+            wait_until(lambda: supervise(all_ended(fleet, left)), "no run is Running", seconds=PATIENCE_SECONDS)
 
         wait_for_made(SHOTS // 6)
         fleet.restart_prefect()
@@ -134,6 +149,7 @@ def test_sixty_shots_while_everything_is_killed_or_restarted(s3: S3Server, emula
         first_states = Counter(run["state_name"] for run in read_runs(fleet) or ())
         assert first_states["Crashed"] >= 1, "the runs of the killed worker are marked"
 
+        delete_left(fleet)
         # What an operator or a schedule does: the same projects again; what is stored costs nothing.
         for _ in range(3):
             if not (missing := missing_projects(fleet, projects)):
