@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Final
 from uuid import UUID
@@ -29,13 +30,36 @@ PREFECT_HEARTBEAT_SECONDS: Final = 180
 """Prefect's own interval, for runs that are given none."""
 MISSED_HEARTBEATS: Final = 4
 """Signs of life that a run may miss before it counts as dead; fewer than three have killed healthy runs."""
+LONGEST_START: Final = timedelta(minutes=30)
+"""Time that a worker may take to begin a run: that of pulling a large image on a new node."""
 ALERT_PAUSE: Final = timedelta(days=1)
 """Least time between two notifications about the same budget."""
 
 _HEARTBEAT: Final = "prefect.flow-run.heartbeat"
+_TAKEN: Final = frozenset({"prefect.flow-run.Pending", "prefect.flow-run.Submitting"})
+_BEGUN: Final = frozenset(
+    # A run that finds no free place at its deployment's concurrency limit goes back to the queue.
+    f"prefect.flow-run.{state}"
+    for state in ("Running", "AwaitingConcurrencySlot", "Scheduled")
+)
 _ENDS: Final = tuple(
     f"prefect.flow-run.{state}" for state in ("Completed", "Failed", "Cancelled", "Crashed", "Suspended", "Paused")
 )
+
+
+@dataclass(frozen=True)
+class _SilentRun:
+    """Sign of a run whose worker has died.
+
+    Attributes:
+        after: The events after which another one is due.
+        expect: Those that may come.
+        within: Until when.
+    """
+
+    after: frozenset[str]
+    expect: frozenset[str]
+    within: timedelta
 
 
 def parse_triggers(declared: DeclaredDeployment) -> list[DeploymentTriggerTypes]:
@@ -53,39 +77,32 @@ def build_trigger(trigger: DeploymentTriggerTypes, deployment_id: UUID) -> Autom
     return trigger.as_automation()
 
 
-def build_crash_detector(file: DeploymentFile, ids: Sequence[UUID], environment: str) -> AutomationCore:
-    """Build the automation that marks runs of a file's deployments as crashed when they show no sign of life.
+def build_crash_detectors(file: DeploymentFile, ids: Sequence[UUID], environment: str) -> list[AutomationCore]:
+    """Build the automations that mark runs of a file's deployments as crashed when their worker has died.
 
-    It waits for several times the longest heartbeat of them: a run that takes longer than that between two would be
-    marked while it is healthy. The file's name is in its name: another file has another one.
+    A run that is running shows no sign of life: it may miss several of the longest heartbeat of them, as one that takes
+    longer than that between two would be marked while it is healthy. A run that a worker has taken and not begun has
+    no heartbeat yet: it has the time that starting a container takes. The file's name is in the names: another file has
+    others.
     """
     intervals = (item.environ().get(HEARTBEAT_VARIABLE, PREFECT_HEARTBEAT_SECONDS) for item in file.deployments)
-    longest = max(map(int, intervals))
-    return AutomationCore(
-        name=_name(f"{file.name} marks runs without a sign of life as crashed", environment),
-        description="A run whose worker died stays Running otherwise. Its generations go on: collect finishes them.",
-        trigger=EventTrigger(
-            posture=Posture.Proactive,
-            match=ResourceSpecification.model_validate({"prefect.resource.id": "prefect.flow-run.*"}),
-            match_related=ResourceSpecification.model_validate(
-                {
-                    "prefect.resource.role": "deployment",
-                    "prefect.resource.id": sorted(f"prefect.deployment.{deployment_id}" for deployment_id in ids),
-                }
-            ),
-            after={_HEARTBEAT},
-            expect={_HEARTBEAT, *_ENDS},
-            for_each={"prefect.resource.id"},
-            threshold=1,
-            within=timedelta(seconds=MISSED_HEARTBEATS * longest),
+    silence = timedelta(seconds=MISSED_HEARTBEATS * max(map(int, intervals)))
+    return [
+        _build_crash_detector(
+            _name(f"{file.name} marks runs without a sign of life as crashed", environment),
+            "A run whose worker died stays Running otherwise. Its generations go on: collect finishes them.",
+            ids,
+            _SilentRun(frozenset({_HEARTBEAT}), frozenset({_HEARTBEAT, *_ENDS}), silence),
+            f"No sign of life for {silence.seconds} s; `collect` finishes what it submitted.",
         ),
-        actions=[
-            ChangeFlowRunState(
-                state=StateType.CRASHED,
-                message=f"No sign of life for {MISSED_HEARTBEATS * longest} s; `collect` finishes what it submitted.",
-            )
-        ],
-    )
+        _build_crash_detector(
+            _name(f"{file.name} marks runs that are taken and not begun as crashed", environment),
+            "A run whose worker died before it began stays Submitting otherwise. It has submitted nothing.",
+            ids,
+            _SilentRun(_TAKEN, _BEGUN | set(_ENDS), LONGEST_START),
+            f"Taken by a worker and not begun within {LONGEST_START.seconds} s; run it again.",
+        ),
+    ]
 
 
 def build_alerts(environment: str, notification_block: UUID | None) -> list[AutomationCore]:
@@ -155,6 +172,31 @@ def _parse_trigger(declared: DeclaredDeployment, trigger: Mapping[str, Any]) -> 
     if ignored := sorted(set(trigger) - set(type(parsed).model_fields)):
         raise InvalidInput(f"{place}: Prefect knows no {', '.join(ignored)}; remove it")
     return parsed
+
+
+def _build_crash_detector(
+    name: str, description: str, ids: Sequence[UUID], silent: _SilentRun, message: str
+) -> AutomationCore:
+    return AutomationCore(
+        name=name,
+        description=description,
+        trigger=EventTrigger(
+            posture=Posture.Proactive,
+            match=ResourceSpecification.model_validate({"prefect.resource.id": "prefect.flow-run.*"}),
+            match_related=ResourceSpecification.model_validate(
+                {
+                    "prefect.resource.role": "deployment",
+                    "prefect.resource.id": sorted(f"prefect.deployment.{deployment_id}" for deployment_id in ids),
+                }
+            ),
+            after=set(silent.after),
+            expect=set(silent.expect),
+            for_each={"prefect.resource.id"},
+            threshold=1,
+            within=silent.within,
+        ),
+        actions=[ChangeFlowRunState(state=StateType.CRASHED, message=message)],
+    )
 
 
 def _build_alert(name: str, event: str, resource: str, environment: str, action: ActionTypes) -> AutomationCore:

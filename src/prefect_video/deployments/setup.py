@@ -13,7 +13,7 @@ from prefect.exceptions import ObjectNotFound
 
 from prefect_video.deployments.automations import (
     build_alerts,
-    build_crash_detector,
+    build_crash_detectors,
     build_trigger,
     ensure_automation,
     parse_triggers,
@@ -125,7 +125,7 @@ class _Setup:
             yield change
 
     async def make_automations(self, notification_block: UUID | None) -> AsyncIterator[Change]:
-        """Create or update the deployments' triggers, the crash detector and the alerts."""
+        """Create or update the deployments' triggers, the crash detectors and the alerts."""
         known = {item.name: found for item in self.file.deployments if (found := self._ids.get(item.name))}
         for name, triggers in self._triggers.items():
             for trigger in triggers:
@@ -135,8 +135,8 @@ class _Setup:
                     continue
                 automation = build_trigger(trigger, known[name])
                 yield await ensure_automation(self.client, automation, dry_run=self.dry_run)
-        detector = build_crash_detector(self.file, list(known.values()), self.environment)
-        yield await ensure_automation(self.client, detector, dry_run=self.dry_run)
+        for detector in build_crash_detectors(self.file, list(known.values()), self.environment):
+            yield await ensure_automation(self.client, detector, dry_run=self.dry_run)
         for alert in build_alerts(self.environment, notification_block):
             yield await ensure_automation(
                 self.client, alert, dry_run=self.dry_run, keep_actions=notification_block is None

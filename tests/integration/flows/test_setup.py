@@ -44,6 +44,7 @@ NAMES = (
 AUTOMATIONS = (
     "prefect-video collects what has ended",
     "prefect-video marks runs without a sign of life as crashed",
+    "prefect-video marks runs that are taken and not begun as crashed",
     "prefect-video reports a budget that is nearly used up",
     "prefect-video reports an unusual volume",
     "prefect-video reports deferred projects",
@@ -95,7 +96,7 @@ def assert_marks_only_silent_runs(detector: Automation, deployments: list[Deploy
     assert set(related["prefect.resource.id"]) == {f"prefect.deployment.{item.id}" for item in deployments}
 
 
-MADE = {("work pool", 1), ("work queue", 3), ("deployment", 6), ("automation", 5)}
+MADE = {("work pool", 1), ("work queue", 3), ("deployment", 6), ("automation", 6)}
 
 
 async def test_it_is_made_once_and_runs_anywhere(client: PrefectClient, folder: Path) -> None:
@@ -119,7 +120,8 @@ async def test_it_is_made_once_and_runs_anywhere(client: PrefectClient, folder: 
         assert (deployment.pull_steps, deployment.path) == ([], None), name
         assert not any(schedule.active for schedule in deployment.schedules)
     assert [len(found) for found in automations.values()] == [1] * len(AUTOMATIONS)
-    assert_marks_only_silent_runs(automations[AUTOMATIONS[1]][0], list(deployments.values()))
+    for detector in AUTOMATIONS[1:3]:
+        assert_marks_only_silent_runs(automations[detector][0], list(deployments.values()))
 
     assert {outcome for _, outcome in outcomes(await run_setup(folder, **new))} == {"unchanged", "missing"}
     found = await read_deployments(client, "development")
@@ -165,7 +167,7 @@ async def test_what_people_changed_by_hand_stays(client: PrefectClient, folder: 
     changed = [change for change in await run_setup(folder, notify="slack-webhook/ops") if change.outcome == "updated"]
     assert [(change.kind, change.detail) for change in changed] == [("automation", "actions")] * 3
     assert not [change for change in await run_setup(folder) if change.outcome == "updated"]
-    (alert,) = (await read_automations(client))[AUTOMATIONS[2]]
+    (alert,) = (await read_automations(client))[AUTOMATIONS[3]]
     assert [action.type for action in alert.actions] == ["send-notification"]
 
 

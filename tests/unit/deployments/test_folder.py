@@ -81,7 +81,7 @@ def test_a_file_that_would_be_misunderstood_is_refused(tmp_path: Path, content: 
 
 
 def test_a_run_counts_as_dead_after_several_of_the_longest_heartbeats(tmp_path: Path) -> None:
-    from prefect_video.deployments.automations import HEARTBEAT_VARIABLE, build_crash_detector
+    from prefect_video.deployments.automations import HEARTBEAT_VARIABLE, build_crash_detectors
 
     write_folder(tmp_path)
     path = tmp_path / "prefect.yaml"
@@ -91,5 +91,5 @@ def test_a_run_counts_as_dead_after_several_of_the_longest_heartbeats(tmp_path: 
         low = next(line for line in text.splitlines() if line.startswith("  low: &low "))
         if change:
             path.write_text(text.replace(low, f"  low: &low {change}"))
-        detector = build_crash_detector(read_deployment_file(tmp_path), [uuid4()], "production")
+        detector, _ = build_crash_detectors(read_deployment_file(tmp_path), [uuid4()], "production")
         assert detector.trigger.within.total_seconds() >= 3 * beat  # type: ignore[union-attr]
