@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from prefect_video.assets import MANUAL
 from prefect_video.errors import VideoRejected
 from prefect_video.ledger.base import chunks
-from prefect_video.ledger.records import UNFINISHED, Job, JobRequest, State
+from prefect_video.ledger.records import PARTS_PREFIX, UNFINISHED, Job, JobRequest, State, counting_run
 from prefect_video.ledger.tables import JOBS, job_from_row, jobs_table
 
 Key = tuple[str, str]
@@ -42,8 +42,9 @@ async def read_finished(connection: AsyncConnection, job_requests: Collection[Jo
     That is: stored rows, what ended without a video in its own flow run, what did so and waits for a human, and what
     the quality gates have rejected.
     """
-    runs = {job_request.flow_run_id for job_request in job_requests if job_request.flow_run_id is not None}
-    matters = or_(jobs_table.c.flow_run_id.in_(runs), jobs_table.c.hold_reason.is_not(None), _REJECTED)
+    runs = {run for job_request in job_requests if (run := counting_run(job_request.flow_run_id)) is not None}
+    of_runs = jobs_table.c.flow_run_id.in_([*runs, *(f"{PARTS_PREFIX}{run}" for run in runs)])
+    matters = or_(of_runs, jobs_table.c.hold_reason.is_not(None), _REJECTED)
     ended = and_(jobs_table.c.state.in_(_ENDED), matters)
     wanted = or_(jobs_table.c.state == State.STORED, ended)
     finished: dict[Key, list[Job]] = {}
@@ -96,8 +97,7 @@ def reusable(jobs: Iterable[Job], job_request: JobRequest, now: datetime) -> Job
     for job in jobs:
         if job.state is not State.STORED or job.stored_at is None or not _may_serve(job, job_request):
             continue
-        of_this_run = job_request.flow_run_id is not None and job.flow_run_id == job_request.flow_run_id
-        if of_this_run or (not job_request.refresh and (oldest is None or job.stored_at >= oldest)):
+        if _is_of_run(job, job_request) or (not job_request.refresh and (oldest is None or job.stored_at >= oldest)):
             found.append(job)
     if any(_is_adopted(job, job_request) for job in found):
         found = [job for job in found if _is_of_shot(job, job_request)]
@@ -111,6 +111,11 @@ def _may_serve(job: Job, job_request: JobRequest) -> bool:
 def _is_adopted(job: Job, job_request: JobRequest) -> bool:
     """Return whether a video was made by hand in place of one that was requested of a provider."""
     return job.provider == MANUAL and job_request.provider != MANUAL
+
+
+def _is_of_run(job: Job, job_request: JobRequest) -> bool:
+    run = counting_run(job_request.flow_run_id)
+    return run is not None and counting_run(job.flow_run_id) == run
 
 
 def _is_of_shot(job: Job, job_request: JobRequest) -> bool:
@@ -140,7 +145,7 @@ def count_attempts(jobs: Sequence[Job], job_request: JobRequest) -> int:
         return rejected
     # A row that was stored and whose file is missing was no failed attempt.
     ended = [job for job in jobs if job.state in _ENDED and job.stored_at is None]
-    return max(rejected, sum(job.flow_run_id == job_request.flow_run_id for job in ended))
+    return max(rejected, sum(_is_of_run(job, job_request) for job in ended))
 
 
 async def _read(connection: AsyncConnection, keys: Iterable[Key], wanted: ColumnElement[bool]) -> list[Job]:

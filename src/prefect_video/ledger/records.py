@@ -67,6 +67,11 @@ PARTS_PREFIX: Final = "parts-"
 """The prefix of the run ids of jobs that a run has reserved for the runs of its parts."""
 
 
+def counting_run(flow_run_id: str | None) -> str | None:
+    """Return the run within which a job or request counts: what a run reserves for its parts counts as its own."""
+    return None if flow_run_id is None else flow_run_id.removeprefix(PARTS_PREFIX)
+
+
 class _Record(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -152,7 +157,8 @@ class JobRequest(_Record):
         if not self.is_fallback:
             return True
         of_this_shot = (job.project, job.shot.id) == (self.project, self.shot.id)
-        return of_this_shot and (job.state is not State.STORED or job.flow_run_id == self.flow_run_id)
+        of_this_run = counting_run(job.flow_run_id) == counting_run(self.flow_run_id)
+        return of_this_shot and (job.state is not State.STORED or of_this_run)
 
 
 class Job(_Record):

@@ -90,3 +90,21 @@ async def test_the_budget_of_all_parts_is_reserved_before_the_first_begins(
     usage = provider.usage()
     assert usage["billed"] == billed == 2
     assert usage["by_prompt"]["[fail] three"]["accepted"] == 2, "its attempts are those of the run, not of each part"
+
+
+async def test_a_run_that_splits_again_buys_nothing_that_its_parts_have_made(
+    environment: Path, provider: Emulator
+) -> None:
+    """A retry, a restart after a crash and the way on from an approval all reserve the project once more."""
+    whole = project("one", "two", "[fail] three")
+    for _ in range(2):
+        async with await open_session(SessionRef.from_names()) as session:
+            await reserve_project(session, whole, flow_run_id=RUN, refresh=True)
+            report = await run_project(session, whole, flow_run_id=RUN, refresh=True)
+            assert [shot.status for shot in report.shots] == ["stored", "stored", "failed"]
+    usage = provider.usage()
+    assert {prompt: usage["by_prompt"][prompt]["accepted"] for prompt in ("one", "two", "[fail] three")} == {
+        "one": 1,
+        "two": 1,
+        "[fail] three": 2,
+    }, "refreshed once, and tried as often as a run may"
