@@ -28,7 +28,7 @@ from prefect.client.schemas.objects import TERMINAL_STATES, FlowRun, StateType
 from prefect.context import FlowRunContext
 from prefect.deployments import arun_deployment
 from prefect.exceptions import PrefectException
-from prefect.states import Cancelling
+from prefect.states import Cancelling, Crashed
 from pydantic import BaseModel
 from tenacity import retry, retry_if_exception, stop_after_delay, wait_exponential
 
@@ -114,7 +114,7 @@ class Parts:
                 moved = time.monotonic()
             elif time.monotonic() - moved > self._stall_seconds:
                 logger.warning("%d parts are made by this run: no worker has begun them", len(pending))
-                await _cancel([run for run in runs if not _has_ended(run)])
+                await _give_up([run for run in runs if not _has_ended(run)])
                 return
         self._require_none_cancelled(runs)
 
@@ -198,10 +198,15 @@ async def _find_unfinished(tag: str) -> FlowRun | None:
         return next(iter(await client.read_flow_runs(flow_run_filter=wanted, limit=1)), None)
 
 
-async def _cancel(runs: Sequence[FlowRun]) -> None:
+async def _give_up(runs: Sequence[FlowRun]) -> None:
+    """End runs that no worker has begun, whose shots another run makes.
+
+    They are not cancelled: the hook of one that begins after all would cancel what the other run has paid for.
+    """
+    state = Crashed(message="No worker has begun it in time: the run that has split the project makes its shots.")
     async with get_client() as client:
         for run in runs:
-            await client.set_flow_run_state(run.id, Cancelling())
+            await client.set_flow_run_state(run.id, state, force=True)
 
 
 def _is_outage(error: BaseException) -> bool:

@@ -10,13 +10,22 @@ from uuid import UUID
 
 import pytest
 from prefect.client.orchestration import PrefectClient, get_client
-from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId, FlowRunFilter
+from prefect.client.schemas.filters import (
+    ArtifactFilter,
+    ArtifactFilterFlowRunId,
+    DeploymentFilter,
+    DeploymentFilterId,
+    FlowRunFilter,
+)
 from prefect.client.schemas.filters import FlowRunFilterParentFlowRunId as ParentFilter
 from prefect.client.schemas.objects import FlowRun
 from prefect.deployments import arun_deployment
 from prefect.states import AwaitingRetry, Cancelling
 
+from prefect_video import Project
 from prefect_video.emulator import Emulator
+from prefect_video.flows.parts import Parts, read_part
+from prefect_video.pipeline import split_project
 from tests.support.prefect_workers import deploy_projects, find_descendants, kill_all, run_worker
 
 PATIENCE_SECONDS = 120
@@ -107,3 +116,16 @@ async def test_a_parent_that_is_repeated_starts_no_part_twice_and_a_cancelled_on
             while emulator.usage()["cancelled"] < 2:
                 await asyncio.sleep(0.1)
     assert emulator.usage()["billed"] == 5
+
+
+async def test_parts_that_no_worker_begins_are_given_up_and_not_cancelled(client: PrefectClient, session: Path) -> None:
+    deployment = await deploy_projects(client, "no-worker", "no-worker")
+    parent = await client.read_flow_run(await start_project(deployment, "waiting-film", shots=4))
+    assert parent.parameters is not None
+    await Parts(
+        parent, split_project(Project.model_validate(parent.parameters["project"]), 2), {}, stall_seconds=1
+    ).make()
+    of_deployment = DeploymentFilter(id=DeploymentFilterId(any_=[parent.deployment_id]))
+    runs = await client.read_flow_runs(deployment_filter=of_deployment)
+    # The hook of a cancelled run that begins late would cancel what its parent has paid for.
+    assert [run.state_name for run in runs if read_part(run) == parent.id] == ["Crashed", "Crashed"]
