@@ -29,7 +29,7 @@ from prefect.context import FlowRunContext
 from prefect.deployments import arun_deployment
 from prefect.exceptions import PrefectException
 from prefect.states import Cancelling, Crashed
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 from tenacity import retry, retry_if_exception, stop_after_delay, wait_exponential
 
 from prefect_video._counted import counted
@@ -57,9 +57,9 @@ class ProjectPart(BaseModel):
         total: How many there are.
     """
 
-    of: UUID
-    number: int
-    total: int
+    of: UUID = Field(description="The flow run that has split the project")
+    number: int = Field(ge=1, description="The number of the part, from 1")
+    total: int = Field(ge=1, description="How many parts there are")
 
     def name_run(self, project: Project) -> str:
         """Return the name of the run that makes it."""

@@ -356,7 +356,9 @@ def test_a_generation_whose_key_was_replaced_is_resumed_with_the_new_one(call: I
 
     async def replace_key() -> None:
         async with await Ledger.open() as ledger:
-            await ledger.jobs.assign_account(job.id, account="emulator-old", credentials=job.credentials)
+            await ledger.jobs.assign_account(
+                job.id, account="emulator-old", credentials=job.credentials, key_fingerprint="old"
+            )
 
     asyncio.run(replace_key())
     assert run_shots(SHORT) == [("held", False)]

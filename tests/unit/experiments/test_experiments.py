@@ -30,14 +30,15 @@ from tests.support.polling_fixtures import MakeEmulator, SessionOpener
 async def test_time_grows_with_length_and_a_second_run_pays_nothing(
     open_session: SessionOpener, crowded: MakeEmulator, tmp_path: Path
 ) -> None:
-    experiment = ResponseTime(durations=(1, 3, 6), resolution="480p", budget_usd=Decimal(100))
-    with crowded(speed=40, times="fixed:8") as emulator:
+    # Over a second each: an end that a busy machine notices late shows no time.
+    experiment = ResponseTime(durations=(3, 6, 9), resolution="480p", budget_usd=Decimal(100))
+    with crowded(speed=15, times="fixed:8") as emulator:
         async with open_session(emulator) as session:
             planned = await plan_experiment(session, experiment)
             assert planned.buys == 3
             found = await run_experiment(session, experiment)
             assert isinstance(found, ResponseTimeMeasurement)
-            assert [video.duration_seconds for video in found.videos] == [1, 3, 6]
+            assert [video.duration_seconds for video in found.videos] == [3, 6, 9]
             assert all(video.seconds > 0 for video in found.videos)
             assert not found.failures
             assert found.cost_usd == planned.plan.cost_usd == Decimal(emulator.usage()["billed_usd"])
@@ -54,7 +55,7 @@ async def test_time_grows_with_length_and_a_second_run_pays_nothing(
             assert again.videos == found.videos
             assert again.cost_usd == 0
             # Another question is not answered by it, though what is stored is used for it.
-            more = await run_experiment(session, experiment.model_copy(update={"durations": (1, 3, 6, 7)}))
+            more = await run_experiment(session, experiment.model_copy(update={"durations": (3, 6, 9, 10)}))
             assert not more.reused
         assert emulator.usage()["billed"] == 4
 

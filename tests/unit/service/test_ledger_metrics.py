@@ -116,7 +116,9 @@ async def test_every_query_of_the_board_names_a_metric_that_there_is(environment
 
 @pytest.mark.parametrize("reason", HoldReason)
 def test_a_hold_reason_is_found_again_from_its_message(reason: HoldReason) -> None:
-    details = dict.fromkeys(("cause", "what", "account", "credentials", "used_account", "used_credentials"), "x")
+    details = dict.fromkeys(
+        ("cause", "what", "account", "credentials", "used_account", "used_credentials", "key", "used_key"), "x"
+    )
     details |= dict.fromkeys(("deadline", "file", "provider", "reported", "booked"), "y")
     text = hold_message(reason, job="j", shot="sea", ledger=None, generation="g", **details)
     assert find_reason(text) is reason
