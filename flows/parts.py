@@ -24,7 +24,7 @@ from prefect.client.schemas.filters import (
     FlowRunFilterStateType,
     FlowRunFilterTags,
 )
-from prefect.client.schemas.objects import TERMINAL_STATES, FlowRun, StateType
+from prefect.client.schemas.objects import TERMINAL_STATES, FlowRun, State, StateType
 from prefect.context import FlowRunContext
 from prefect.deployments import arun_deployment
 from prefect.exceptions import PrefectException
@@ -203,7 +203,9 @@ async def _give_up(runs: Sequence[FlowRun]) -> None:
 
     They are not cancelled: the hook of one that begins after all would cancel what the other run has paid for.
     """
-    state = Crashed(message="No worker has begun it in time: the run that has split the project makes its shots.")
+    state: State[Any] = Crashed(
+        message="No worker has begun it in time: the run that has split the project makes its shots."
+    )
     async with get_client() as client:
         for run in runs:
             await client.set_flow_run_state(run.id, state, force=True)

@@ -198,6 +198,7 @@ async def _make_parts(order: Order, parent: FlowRun, number: int, given: Mapping
             flow_run_id=str(parent.id),
             refresh=order.refresh,
             rebuy_missing=order.rebuy_missing,
+            wait=order.wait,
             requester=order.requester,
         )
     await Parts(parent, parts, {**given, **chosen, "requester": requester}).make()

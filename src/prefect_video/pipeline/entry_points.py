@@ -82,6 +82,7 @@ async def reserve_project(
     others: Sequence[Session] = (),
     refresh: bool = False,
     rebuy_missing: bool = False,
+    wait: bool = True,
     requester: Requester | None = None,
 ) -> None:
     """Reserve a whole project within its limits, for the runs of its parts, which take the reservations over.
@@ -95,6 +96,7 @@ async def reserve_project(
         others: Further accounts, with the same ledger and store.
         refresh: Buy again what is stored.
         rebuy_missing: Accept the store, although videos are missing or it is another one.
+        wait: The parts wait for the videos; otherwise the run is recorded, so that `collect` completes it.
         requester: The client of the service that is charged.
 
     Raises:
@@ -110,6 +112,7 @@ async def reserve_project(
         runner=StepRunner(),
         refresh=refresh,
         rebuy_missing=rebuy_missing,
+        wait=wait,
         requester=requester,
     )
     await run.reserve()

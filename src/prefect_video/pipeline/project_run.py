@@ -20,7 +20,7 @@ from prefect_video.errors import (
     UnreadableRow,
     VideoError,
 )
-from prefect_video.ledger import ClaimOutcome, ClaimResult, Job, JobRequest, Requester, State, is_late
+from prefect_video.ledger import PARTS_PREFIX, ClaimOutcome, ClaimResult, Job, JobRequest, Requester, State, is_late
 from prefect_video.pipeline.cut import film_of_reports
 from prefect_video.pipeline.deferred_record import record_deferred
 from prefect_video.pipeline.detach import DetachBarrier, DetachToken
@@ -142,7 +142,10 @@ class ProjectRun:
         """
         takes = await self._prepare()
         await self._claim_readable(takes)
-        await self._release_claims(takes)
+        run_id = self.flow_run_id.removeprefix(PARTS_PREFIX)
+        # From before any part sends something: its record outlives the run that splits the project.
+        async with record_deferred(self.sessions, self.project, run_id, wait=self.wait):
+            await self._release_claims(takes)
 
     async def _prepare(self) -> list[TakeRequest]:
         for session in self.sessions:

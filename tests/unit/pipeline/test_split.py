@@ -108,3 +108,15 @@ async def test_a_run_that_splits_again_buys_nothing_that_its_parts_have_made(
         "two": 1,
         "[fail] three": 2,
     }, "refreshed once, and tried as often as a run may"
+
+
+async def test_a_deferred_run_is_on_record_before_its_parts_begin(environment: Path, provider: Emulator) -> None:
+    """The run that splits the project may be killed while its parts are at work: `collect` completes the whole."""
+    whole = project("one", "two")
+    async with await open_session(SessionRef.from_names()) as session:
+        await reserve_project(session, whole, flow_run_id=RUN, wait=False)
+        (recorded,) = await session.ledger.deferred.find(run_id=RUN)
+        assert recorded.project == whole
+        await run_project(session, split_project(whole, 2)[0], flow_run_id=RUN, wait=False, is_part=True)
+        assert [run.project for run in await session.ledger.deferred.find()] == [whole], "a part records nothing"
+        assert provider.usage()["accepted"] == 1
