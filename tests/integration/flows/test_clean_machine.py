@@ -14,6 +14,7 @@ import pytest
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterId
 from prefect.client.schemas.objects import FlowRun
+from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_fixed
 
 from prefect_video.blocks import SoraCredentials, VideoLedger, VideoStore
 from prefect_video.emulator import Emulator
@@ -114,9 +115,14 @@ def test_from_nothing_to_a_scheduled_video(machine: Machine, emulator: Emulator)
 
 def schedule_runs(deployment: str) -> None:
     """Let the server make the next run of a deployment's schedule, as its scheduler does, which tests leave out."""
+    # The server answers 503 while its database is busy.
+    busy = retry_if_exception(lambda error: getattr(getattr(error, "response", None), "status_code", 0) == 503)
     with get_client(sync_client=True) as client:
         found = client.read_deployment_by_name(deployment)
-        client._client.post(f"/deployments/{found.id}/schedule", json={"min_runs": 1, "max_runs": 1}).raise_for_status()
+        for attempt in Retrying(retry=busy, wait=wait_fixed(1), stop=stop_after_delay(PATIENCE_SECONDS), reraise=True):
+            with attempt:
+                answer = client._client.post(f"/deployments/{found.id}/schedule", json={"min_runs": 1, "max_runs": 1})
+                answer.raise_for_status()
 
 
 def wait_for_end(deployment: str) -> FlowRun:
