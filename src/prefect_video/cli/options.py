@@ -59,6 +59,14 @@ ProviderOption = Annotated[
         " Default: what the project names, else `sora` when SORA_API_KEY is set, else the embedded emulator.",
     ),
 ]
+ServiceAccountsOption = Annotated[
+    list[str] | None,
+    Parameter(name="--account", negative="", help="A provider's name or a saved block; may be given repeatedly."),
+]
+ServiceDeploymentOption = Annotated[
+    str | None,
+    Parameter(help="Deployment of generate-project whose workers make what is requested, instead of this process."),
+]
 StoreOption = Annotated[
     str | None,
     Parameter(

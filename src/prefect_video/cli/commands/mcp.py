@@ -8,7 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 from cyclopts import Parameter
 
-from prefect_video.cli.options import LedgerOption, StoreOption, ledger_name
+from prefect_video.cli.options import (
+    LedgerOption,
+    ServiceAccountsOption,
+    ServiceDeploymentOption,
+    StoreOption,
+    ledger_name,
+)
 from prefect_video.cli.output import DONE, Interrupted, print_status
 from prefect_video.errors import InvalidInput, VideoError
 
@@ -25,16 +31,10 @@ def mcp(
     ] = False,
     host: Annotated[str, Parameter(help="With --http: address to listen on.")] = "127.0.0.1",
     port: Annotated[int, Parameter(help="With --http: port; 0 for a free one.")] = 8126,
-    account: Annotated[
-        list[str] | None,
-        Parameter(name="--account", negative="", help="A provider's name or a saved block; may be given repeatedly."),
-    ] = None,
+    account: ServiceAccountsOption = None,
     store: StoreOption = None,
     ledger: LedgerOption = None,
-    deployment: Annotated[
-        str | None,
-        Parameter(help="Deployment of generate-project whose workers make what is requested, instead of this process."),
-    ] = None,
+    deployment: ServiceDeploymentOption = None,
 ) -> int:
     """Offer plan, generate, status, jobs, cancel and spend to agents, as tools of the Model Context Protocol.
 

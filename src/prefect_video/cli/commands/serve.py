@@ -8,7 +8,13 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from prefect_video.cli.options import LedgerOption, StoreOption, ledger_name
+from prefect_video.cli.options import (
+    LedgerOption,
+    ServiceAccountsOption,
+    ServiceDeploymentOption,
+    StoreOption,
+    ledger_name,
+)
 from prefect_video.cli.output import DONE, Interrupted, escape, stdout
 from prefect_video.errors import VideoError
 
@@ -20,19 +26,13 @@ def serve(
     *,
     host: Annotated[str, Parameter(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, Parameter(help="Port; 0 for a free one.")] = 8124,
-    account: Annotated[
-        list[str] | None,
-        Parameter(name="--account", negative="", help="A provider's name or a saved block; may be given repeatedly."),
-    ] = None,
+    account: ServiceAccountsOption = None,
     store: StoreOption = None,
     ledger: LedgerOption = None,
     collect: Annotated[
         bool, Parameter(negative="", show_default=False, help="Store finished videos that no run waits for.")
     ] = False,
-    deployment: Annotated[
-        str | None,
-        Parameter(help="Deployment of generate-project whose workers make what is requested, instead of this process."),
-    ] = None,
+    deployment: ServiceDeploymentOption = None,
 ) -> int:
     """Receive webhooks of providers, and serve the job API; runs until Ctrl-C.
 
