@@ -95,9 +95,7 @@ class AccountNames(LedgerBase):
             raise InvalidInput(
                 f"account {new} is none of {', '.join(sorted(providers))}, as {old} is: take the id in the refusal"
             )
-        working = select(_jobs.owner).where(
-            _jobs.account == old, _jobs.state.in_(UNFINISHED), _jobs.owner.is_not(None)
-        )
+        working = select(_jobs.owner).where(_jobs.account == old, _jobs.state.in_(UNFINISHED), _jobs.owner.is_not(None))
         owners = set((await connection.execute(working)).scalars())
         if alive := await self._owner.alive(connection, owners):
             raise InvalidTransition(
@@ -116,8 +114,7 @@ class AccountNames(LedgerBase):
 async def _move_limits(connection: AsyncConnection, old: str, new: str) -> None:
     """Move slots, breaker and quota; of two accounts the stricter limits remain."""
     found = {
-        row.id: row._asdict()
-        for row in await connection.execute(select(accounts).where(accounts.c.id.in_([old, new])))
+        row.id: row._asdict() for row in await connection.execute(select(accounts).where(accounts.c.id.in_([old, new])))
     }
     if old not in found:
         return
@@ -162,4 +159,6 @@ async def _move_events(connection: AsyncConnection, old: str, new: str) -> None:
 
 
 def _unknown(account: str) -> InvalidInput:
-    return InvalidInput(f"the ledger has nothing of an account {account!r} that could be moved: see `spend --by account`")
+    return InvalidInput(
+        f"the ledger has nothing of an account {account!r} that could be moved: see `spend --by account`"
+    )

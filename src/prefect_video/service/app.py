@@ -311,7 +311,7 @@ class ServiceRuntime:
         """Hold a turn at the ledger, after what waits for its answer: deliveries, requests; PostgreSQL has several."""
         async with self._ledger_turn:
             await self.inbox.wait_until_idle()
-            await self.precedence.give_way(_TURN_WAIT_SECONDS)
+            await self.precedence.wait_until_idle(_TURN_WAIT_SECONDS)
             yield
 
     async def _resume(self) -> None:

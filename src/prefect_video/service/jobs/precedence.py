@@ -32,7 +32,7 @@ class RequestPrecedence:
             if not self._open:
                 self._idle.set()
 
-    async def give_way(self, seconds: float = _LONGEST_WAIT_SECONDS) -> None:
+    async def wait_until_idle(self, seconds: float = _LONGEST_WAIT_SECONDS) -> None:
         """Wait until no request is being accepted, for a limited time.
 
         Args:

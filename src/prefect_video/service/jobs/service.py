@@ -364,7 +364,7 @@ class JobService:
         if job.owner == session.ledger.owner_id:
             # It waits in this process for its turn: each sweep would ask the ledger for every one that does.
             return
-        await self._precedence.give_way()
+        await self._precedence.wait_until_idle()
         if taken := await session.ledger.claims.take_over(job.id):
             self._start_task(_send(session, taken, self._precedence), f"send {job.id}")
 
@@ -418,7 +418,7 @@ async def _send(session: Session, job: Job, precedence: RequestPrecedence) -> No
     try:
         # No more at once than can be in flight: the others wait here, and cost nothing.
         async with session.in_flight_slots.acquire(job.priority):
-            await precedence.give_way()
+            await precedence.wait_until_idle()
             if job.state is State.RESERVED:
                 job = await screen_prompt(session, job)
             await _submit(session, job)
