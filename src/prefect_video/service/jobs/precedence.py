@@ -1,4 +1,4 @@
-"""Precedence of requests: a client waits for its answer, and nobody for the step that works on an accepted job."""
+"""Precedence of requests: clients wait for the answers, and none waits for the next step of an accepted job."""
 
 from __future__ import annotations
 
