@@ -173,13 +173,13 @@ async def test_a_routed_remix_goes_where_its_original_was_made(routing: RoutingH
     """The cheap account makes no remixes, so that the dear one makes both; another shot goes to the cheap one."""
     cheap = vars(routing.cheap.provider)["_provider"]
     cheap.capabilities = replace(cheap.capabilities, can_remix=False)
-    shots = ({}, {"remix_of": "s0", "prompt": REMIX}, {})
+    shots: tuple[dict[str, Any], ...] = ({}, {"remix_of": "s0", "prompt": REMIX}, {})
     report = await routing.make(project(*shots, **AUTO, budget_usd=Decimal("1.10")))
     assert statuses(report) == ["stored"] * 3
     assert routing.billed == (2, 1)
 
 
-REFUSED = {
+REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "duration": ({"duration": 4}, "a remix keeps that of 'shot-1', 1"),
     "seed": ({"seed": 7}, "a remix has a prompt and nothing else"),
     "continue_from": ({"continue_from": "shot-1"}, "a remix has a prompt and nothing else"),
