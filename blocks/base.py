@@ -14,8 +14,6 @@ from pydantic import Field, SecretStr
 from prefect_video.providers import ACCOUNT_NAME, Provider, split_secrets, with_previous_key
 from prefect_video.session import SessionOverrides
 
-LOGO_URL = "https://raw.githubusercontent.com/PrefectHQ/prefect/main/docs/logos/prefect-logo-mark.png"
-
 
 class ProviderCredentials(SessionOverrides, CredentialsBlock):
     """Key, address and limits of one account at one provider; the base of every provider's block."""

@@ -8,12 +8,12 @@ from typing import Any
 from pydantic import Field
 
 from prefect_video.blocks.base import (
-    LOGO_URL,
     ProviderCredentials,
     environment_for,
     missing_key_hint,
     reveal,
 )
+from prefect_video.blocks.project_urls import DOCUMENTATION_URL, LOGO_URL
 from prefect_video.errors import InvalidInput
 from prefect_video.providers.fal import KEYS_URL, QUEUE_URL, FalProvider
 
@@ -37,6 +37,7 @@ class FalCredentials(ProviderCredentials):
     _block_type_slug = "fal-credentials"
     _description = "Key, limits and model names of one account at fal."
     _logo_url = LOGO_URL  # type: ignore[assignment]
+    _documentation_url = DOCUMENTATION_URL  # type: ignore[assignment]
 
     queue_url: str | None = Field(default=None, title="Queue", description=f"Address of the queue; else {QUEUE_URL}.")
     keys_url: str | None = Field(

@@ -9,6 +9,7 @@ from typing import Any
 from prefect.blocks.core import Block
 from pydantic import Field, SecretStr
 
+from prefect_video.blocks.project_urls import DOCUMENTATION_URL, LOGO_URL
 from prefect_video.inputs import WholeNumber
 from prefect_video.ledger import Budget, Ledger
 from prefect_video.session import LedgerSource
@@ -29,7 +30,8 @@ class VideoLedger(Block):
     _block_type_name = "Video Ledger"
     _block_type_slug = "video-ledger"
     _description = "The database of every generation ever paid for, and the limits on what may be spent."
-    _logo_url = "https://raw.githubusercontent.com/PrefectHQ/prefect/main/docs/logos/prefect-logo-mark.png"  # type: ignore[assignment]
+    _logo_url = LOGO_URL  # type: ignore[assignment]
+    _documentation_url = DOCUMENTATION_URL  # type: ignore[assignment]
 
     url: SecretStr | None = Field(
         default=None,

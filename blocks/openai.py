@@ -7,7 +7,8 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from prefect_video.blocks.base import LOGO_URL, ProviderCredentials, reveal
+from prefect_video.blocks.base import ProviderCredentials, reveal
+from prefect_video.blocks.project_urls import DOCUMENTATION_URL, LOGO_URL
 from prefect_video.providers.openai import OpenAIProvider
 
 
@@ -31,6 +32,7 @@ class OpenAICredentials(ProviderCredentials):
     _block_type_slug = "openai-credentials"
     _description = "Key, address, profile and limits of a server that speaks the OpenAI Videos dialect."
     _logo_url = LOGO_URL  # type: ignore[assignment]
+    _documentation_url = DOCUMENTATION_URL  # type: ignore[assignment]
 
     base_url: str | None = Field(
         default=None,

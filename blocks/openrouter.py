@@ -8,12 +8,12 @@ from typing import Any
 from pydantic import Field
 
 from prefect_video.blocks.base import (
-    LOGO_URL,
     ProviderCredentials,
     environment_for,
     missing_key_hint,
     reveal,
 )
+from prefect_video.blocks.project_urls import DOCUMENTATION_URL, LOGO_URL
 from prefect_video.errors import InvalidInput
 from prefect_video.providers.openrouter import BASE_URL, OpenRouterProvider
 
@@ -37,6 +37,7 @@ class OpenRouterCredentials(ProviderCredentials):
     _block_type_slug = "openrouter-credentials"
     _description = "Key, limits and model names of one account at OpenRouter."
     _logo_url = LOGO_URL  # type: ignore[assignment]
+    _documentation_url = DOCUMENTATION_URL  # type: ignore[assignment]
 
     base_url: str | None = Field(default=None, title="Address", description=f"Of the API; else {BASE_URL}.")
     models: dict[str, str] = Field(

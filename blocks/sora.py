@@ -7,7 +7,8 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from prefect_video.blocks.base import LOGO_URL, ProviderCredentials, environment_for, reveal
+from prefect_video.blocks.base import ProviderCredentials, environment_for, reveal
+from prefect_video.blocks.project_urls import DOCUMENTATION_URL, LOGO_URL
 from prefect_video.errors import InvalidInput
 from prefect_video.providers.sora import SoraProvider
 
@@ -32,6 +33,7 @@ class SoraCredentials(ProviderCredentials):
     _block_type_slug = "sora-credentials"
     _description = "Key, address, plan and limits of one account at a text-to-video provider of the Sora dialect."
     _logo_url = LOGO_URL  # type: ignore[assignment]
+    _documentation_url = DOCUMENTATION_URL  # type: ignore[assignment]
 
     endpoint: str | None = Field(
         default=None,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from prefect.blocks.core import Block
 from pydantic import Field, SecretStr
 
+from prefect_video.blocks.project_urls import DOCUMENTATION_URL, LOGO_URL
 from prefect_video.storage import Store, open_store
 
 
@@ -25,7 +26,8 @@ class VideoStore(Block):
     _block_type_name = "Video Store"
     _block_type_slug = "video-store"
     _description = "A folder or an S3 bucket that finished videos are published to, whole or not at all."
-    _logo_url = "https://raw.githubusercontent.com/PrefectHQ/prefect/main/docs/logos/prefect-logo-mark.png"  # type: ignore[assignment]
+    _logo_url = LOGO_URL  # type: ignore[assignment]
+    _documentation_url = DOCUMENTATION_URL  # type: ignore[assignment]
 
     url: str = Field(title="URL", description="`file:///folder` or `s3://bucket/prefix`.")
     key: SecretStr | None = Field(default=None, title="Access key id")
