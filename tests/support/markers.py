@@ -91,6 +91,7 @@ BY_PATH: Final[Mapping[str, Collection[str]]] = {
         "tests/unit/pipeline/test_collect.py",
         "tests/unit/pipeline/test_continuation.py",
         "tests/unit/pipeline/test_deferred_runs.py",
+        "tests/unit/pipeline/test_remix.py",
         "tests/unit/pipeline/test_signed_films.py",
         "tests/unit/pipeline/test_cost_bound.py",
         "tests/unit/pipeline/test_cut_film.py",
