@@ -116,6 +116,10 @@ def build_app(*, summaries: bool = True) -> App:
     ledger.command("prefect_video.cli.commands.ledger_copies:export", name="export", help="Write all jobs as a table.")
     ledger.command("prefect_video.cli.commands.ledger_copies:backup", name="backup", help="Copy it while it is in use.")
     app.command(ledger)
+    account = App(name="account", help="Rename an account in the ledger.", group=group)
+    account.command("prefect_video.cli.commands.account:rename", name="rename", help="Move it to its other name.")
+    account.command("prefect_video.cli.commands.account:share", name="share", help="Let two names share its keys.")
+    app.command(account)
     experiment = App(name="experiment", help="Measure a provider's account. Buys videos.", group=group)
     for name, summary in _EXPERIMENTS.items():
         target = f"prefect_video.cli.commands.experiment:{name.replace('-', '_')}"

@@ -12,6 +12,7 @@ from prefect_video._shield import shielded
 from prefect_video.ledger import schema
 from prefect_video.ledger.account_keys import AccountKeys
 from prefect_video.ledger.account_limits import AccountLimits
+from prefect_video.ledger.account_names import AccountNames
 from prefect_video.ledger.account_queues import AccountQueues
 from prefect_video.ledger.approval_requests import ApprovalRequests
 from prefect_video.ledger.backups import back_up
@@ -57,6 +58,7 @@ class Ledger:
         measurements: Money and work at a moment, for monitoring.
         events: Webhook events, handled once.
         reviews: Prompts that were refused or allowed.
+        names: Names of accounts, and their change.
         idempotency: Keys of requests to the service.
         project_requests: Projects that clients of the service have requested.
         deferred: Runs that have left their shots at the provider, until their projects are complete.
@@ -87,6 +89,7 @@ class Ledger:
         self.jobs = Jobs(*shared)
         self.claims = Claims(*shared)
         self.keys = AccountKeys(*shared)
+        self.names = AccountNames(*shared)
         self.accounts = AccountLimits(*shared, jobs=self.jobs, keys=self.keys)
         self.spend = SpendReports(*shared)
         self.measurements = Measurements(*shared)

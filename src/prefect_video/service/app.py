@@ -29,6 +29,7 @@ from prefect_video.service.docs_page import PAGE_HEADERS, render_docs
 from prefect_video.service.galleries import StaleGalleries
 from prefect_video.service.jobs.event_stream import JobChanges
 from prefect_video.service.jobs.guard import Guard
+from prefect_video.service.jobs.precedence import RequestPrecedence
 from prefect_video.service.jobs.project_service import ProjectService
 from prefect_video.service.jobs.routes import JobApi, job_routes, video_routes
 from prefect_video.service.jobs.service import JobService
@@ -52,6 +53,8 @@ from prefect_video.session import Session
 
 logger = logging.getLogger(__name__)
 
+_TURN_WAIT_SECONDS: Final = 0.05
+"""Longest wait of a webhook's handler for the requests: each slot that it frees lets another job be sent."""
 _UNKNOWN_AGE_FACTOR: Final = 2.0
 """An unanswered submit is found at the provider and recorded within this many times `settle_seconds`."""
 
@@ -198,6 +201,7 @@ class ServiceRuntime:
     def __post_init__(self) -> None:
         ledger = self.sessions.sessions[0].ledger
         self.inbox = Inbox(ledger)
+        self.precedence = RequestPrecedence()
         self.galleries = StaleGalleries()
         self.deferred = DeferredProjects(
             self.sessions, self.settings.ledger, announces=self.settings.announce and self.announce is not None
@@ -230,6 +234,7 @@ class ServiceRuntime:
             ledger_name=settings.ledger,
             tokens=self.tokens,
             galleries=self.galleries,
+            precedence=self.precedence,
         )
         self.projects = ProjectService(self.sessions, self.jobs, queue=queue)
         self.changes = JobChanges(ledger)
@@ -308,9 +313,10 @@ class ServiceRuntime:
 
     @asynccontextmanager
     async def _turn(self) -> AsyncIterator[None]:
-        """Hold a turn at the ledger, after the deliveries that wait for their answer; PostgreSQL has several turns."""
+        """Hold a turn at the ledger, after what waits for its answer: deliveries, requests; PostgreSQL has several."""
         async with self._ledger_turn:
             await self.inbox.wait_until_idle()
+            await self.precedence.wait_until_idle(_TURN_WAIT_SECONDS)
             yield
 
     async def _resume(self) -> None:

@@ -10,6 +10,7 @@ from prefect_video.assets import Asset
 from prefect_video.downloads import prepare_private_folder
 from prefect_video.errors import InvalidTransition
 from prefect_video.ledger import UNFINISHED, Budget, ClaimOutcome, ClaimResult, Job, JobRequest, is_late
+from prefect_video.pipeline.steps.account_name import require_admitted_name
 from prefect_video.pipeline.steps.adopt import adopt_stored
 from prefect_video.pipeline.steps.store_check import find_flaws, relocate_stored, require_single_flaw
 from prefect_video.pipeline.steps.store_identity import accept_store, check_store, require_root
@@ -106,6 +107,7 @@ async def claim_shots(
         partial: Reserve the requests that fit the budget although other ones do not.
 
     Raises:
+        InvalidInput: The account's key was used under another name; nothing was claimed.
         LedgerBehindStore: The ledger is an old backup, as the store shows; nothing was claimed.
         RequestRejected: The session's first read shows that the endpoint or the key is wrong; nothing was claimed.
         StoreError: The session's first check shows that no video could be published, or the spool is not this user's
@@ -114,6 +116,8 @@ async def claim_shots(
     # Before the checks, which a video that the store holds does not need.
     existing = await adopt_stored(session, job_requests)
     await _check_for_free(session, existing)
+    if any(job is None for job in existing):
+        await require_admitted_name(session)
     batch = await session.ledger.claims.claim(job_requests, budgets, partial=partial)
     for warning in batch.warnings:
         logger.warning("budget: %s", warning)

@@ -155,8 +155,15 @@ async def _send(session: Session, job: Job, task_run_id: str | None) -> Job:
     session.notify(SessionEvent.BEFORE_SEND, job)
     session.step_priority.end_urgent(job.id)
     # The key that is on record, although another one may be in use by now: evidence about the submit is its.
-    sender = session.provider_with_key(job.key_fingerprint) or session.provider
+    sender = session.provider_with_key(job.key_fingerprint)
     try:
+        if sender is None:
+            # Never another key's: that one's list would show nothing, which would count as proof of absence.
+            raise RequestRejected(
+                f"shot {job.shot.id!r}: the key {job.key_fingerprint} that it was to be sent with is not in use any"
+                " more; nothing was sent: run again",
+                provider=job.provider,
+            )
         async with _answer_in_time(session, job):
             generation = await sender.submit(
                 await _load_shot(session, job),

@@ -51,6 +51,7 @@ from prefect_video.service.api_tokens import ApiTokens
 from prefect_video.service.deployment_queue import DeploymentQueue, QueueUnavailable
 from prefect_video.service.galleries import StaleGalleries
 from prefect_video.service.jobs.bodies import GenerateBody
+from prefect_video.service.jobs.precedence import RequestPrecedence
 from prefect_video.service.jobs.views import JobView, SpendView
 from prefect_video.service.sessions import Sessions
 from prefect_video.session import Session, ref_for_job
@@ -79,6 +80,7 @@ class JobService:
         ledger_name: How the ledger is found again, as the settings name it; None for the environment's.
         tokens: The clients and their limits, for jobs that an earlier process has accepted.
         galleries: Is notified of collected jobs.
+        precedence: Lets requests go before the work that they begin.
     """
 
     def __init__(
@@ -90,7 +92,9 @@ class JobService:
         ledger_name: str | None = None,
         tokens: ApiTokens | None = None,
         galleries: StaleGalleries | None = None,
+        precedence: RequestPrecedence | None = None,
     ) -> None:
+        self._precedence = precedence or RequestPrecedence()
         self._tokens = tokens or ApiTokens()
         self._galleries = galleries or StaleGalleries()
         self._enqueue_slots = asyncio.Semaphore(_ENQUEUED_AT_ONCE)
@@ -129,6 +133,12 @@ class JobService:
             RequestRejected: The provider's endpoint or key is wrong; nothing was sent.
             StoreError: The store cannot be read, or is not the one that the ledger knows; nothing was sent.
         """
+        with self._precedence.request():
+            return await self._create(body, key, requester)
+
+    async def _create(
+        self, body: GenerateBody, key: str | None, requester: Requester | None
+    ) -> tuple[JobView, Outcome]:
         session = self.find_session(body.provider)
         project = body.build_project()
         if self._queue is not None and body.take > 1:
@@ -273,7 +283,7 @@ class JobService:
     async def _start(self, session: Session, job: Job) -> None:
         """Send a claimed job in the background, or hand it to the workers."""
         if self._queue is None:
-            self._start_task(_send(session, job), f"send {job.id}")
+            self._start_task(_send(session, job, self._precedence), f"send {job.id}")
             return
         # Without an owner it is the worker's to take over.
         await session.ledger.claims.release_ownership([job.id])
@@ -351,8 +361,12 @@ class JobService:
         if self._queue is not None and job.state is State.RESERVED:
             self._start_enqueuing(session, job)
             return
+        if job.owner == session.ledger.owner_id:
+            # It waits in this process for its turn: each sweep would ask the ledger for every one that does.
+            return
+        await self._precedence.wait_until_idle()
         if taken := await session.ledger.claims.take_over(job.id):
-            self._start_task(_send(session, taken), f"send {job.id}")
+            self._start_task(_send(session, taken, self._precedence), f"send {job.id}")
 
     async def _collect(self, session: Session, job: Job) -> None:
         """Store the video of a job without a webhook, if its generation has ended."""
@@ -398,11 +412,13 @@ async def _find_answer(session: Session, bound: BoundKey, flow_run_id: str | Non
     return next((job for job in (*answered, *claimed) if job.state is not State.RELEASED), None)
 
 
-async def _send(session: Session, job: Job) -> None:
+async def _send(session: Session, job: Job, precedence: RequestPrecedence) -> None:
     """Submit a job and leave it at the provider; the outcome is in the ledger."""
     failure: VideoError | None = None
     try:
+        # No more at once than can be in flight: the others wait here, and cost nothing.
         async with session.in_flight_slots.acquire(job.priority):
+            await precedence.wait_until_idle()
             if job.state is State.RESERVED:
                 job = await screen_prompt(session, job)
             await _submit(session, job)

@@ -1,0 +1,66 @@
+"""An account under another name: its limits count on, and what is in progress is finished under the new one."""
+
+from __future__ import annotations
+
+import pytest
+
+from prefect_video.errors import InvalidInput, InvalidTransition
+from prefect_video.ledger import Budget
+from tests.support.recovery import RecoveryHarness, a_shot, film, statuses
+from tests.support.recovery_fixtures import OpenHarness
+from tests.unit.pipeline.test_key_rotation import NEW, OLD, account
+
+ONE_VIDEO = [Budget(scope="account", limit_videos=1)]
+
+
+@pytest.fixture
+def harness(open_harness: OpenHarness) -> RecoveryHarness:
+    """An account with an old and a new key."""
+    return open_harness(keys=(OLD, NEW), shared_accounts={NEW: OLD})
+
+
+async def account_id(harness: RecoveryHarness, name: str | None) -> str:
+    """Return the id of the account of the old key under a name."""
+    async with harness.session(kind=account(OLD, name=name)) as session:
+        return session.provider.account.id
+
+
+@pytest.mark.parametrize("former", [None, "former"])
+async def test_a_new_name_is_refused_until_the_account_is_renamed_and_its_budget_counts_on(
+    harness: RecoveryHarness, former: str | None
+) -> None:
+    assert statuses(await harness.run(a_shot(1), kind=account(OLD, name=former), budgets=ONE_VIDEO)) == ["stored"]
+    renamed = {"kind": account(OLD, name="renamed"), "budgets": ONE_VIDEO}
+    old, new = await account_id(harness, former), await account_id(harness, "renamed")
+    with pytest.raises(InvalidInput, match=f"account rename {old} {new}"):
+        await harness.run(a_shot(2), **renamed)
+    assert harness.paid == (1, 1)
+    async with harness.ledger() as ledger:
+        assert await ledger.names.rename(old, new) == 1
+    assert statuses(await harness.run(film(a_shot(2), over_budget="fit"), **renamed)) == ["over_budget"]
+    assert harness.paid == (1, 1)
+    assert {row.account for row in await harness.rows()} == {new}
+
+
+async def test_what_is_in_progress_is_finished_under_the_new_name_and_paid_once(harness: RecoveryHarness) -> None:
+    await harness.interrupt(a_shot(1), "submitted", kind=account(OLD, name="former"))
+    old, new = await account_id(harness, "former"), await account_id(harness, "renamed")
+    async with harness.ledger() as ledger:
+        (job,) = await ledger.jobs.unfinished(account=old)
+        assert await ledger.claims.take_over(job.id) is not None
+        with pytest.raises(InvalidTransition, match="works on its jobs"):
+            async with harness.ledger() as other:
+                await other.names.rename(old, new)
+    async with harness.ledger() as ledger:
+        assert await ledger.names.rename(old, new) == 1
+    assert statuses(await harness.run(a_shot(1), kind=account(OLD, name="renamed"))) == ["stored"]
+    assert harness.paid == (1, 1)
+
+
+async def test_two_names_share_a_key_only_where_that_was_chosen(harness: RecoveryHarness) -> None:
+    assert statuses(await harness.run(a_shot(1), kind=account(OLD, name="main"))) == ["stored"]
+    main, second = await account_id(harness, "main"), await account_id(harness, "second")
+    async with harness.ledger() as ledger:
+        await ledger.names.share(main, second)
+    assert statuses(await harness.run(a_shot(2), kind=account(OLD, name="second"))) == ["stored"]
+    assert {row.account for row in await harness.rows()} == {main, second}
