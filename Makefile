@@ -28,7 +28,7 @@ docs: $(READY)  ## the documentation site, in build/site
 
 test: $(READY)  ## the whole suite
 	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m tests.support.time_limit $(TEST_SECONDS) \
-		$(BIN)/python -m pytest -q -n 5 --dist loadfile --no-loadscope-reorder --max-worker-restart 0 \
+		$(BIN)/python -m pytest -q -m "not fleet" -n 5 --dist loadfile --no-loadscope-reorder --max-worker-restart 0 \
 		--ignore tests/integration/docs --ignore tests/recovery/test_fleet.py
 
 test-docs: $(READY)  ## builds the documentation, and follows its tutorial and how-tos
@@ -69,7 +69,8 @@ $(FLEET): $(READY)
 	touch $@
 
 test-fleet: $(FLEET)  ## 60 shots on a fleet of processes that are killed and restarted, in minutes; writes its numbers
-	$(BIN)/python -m pytest -q -s -n 0 tests/recovery/test_fleet.py
+	$(BIN)/python -m pytest -q -s -n 0 -m fleet tests/recovery/test_fleet.py \
+		tests/integration/flows/test_fan_out.py tests/integration/service/test_deployment_queue.py
 
 lint: $(READY)  ## ruff: rules and format
 	$(BIN)/ruff check .

@@ -1,8 +1,8 @@
 """Fingerprints (prompt hashes): two requests with the same one are requests for the same video.
 
 A fingerprint is the SHA-256 of canonical JSON of everything that changes the output: provider, model, prompt,
-parameters, seed, options, frames and reference images by content, and the take. The shot's id, its project, metadata
-and dependencies are left out.
+parameters, seed, options, frames and reference images by content, the generation that is remixed, and the take.
+The shot's id, its project, metadata and dependencies are left out.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ VERSION: Final = "v1"
 video again."""
 
 _WITHOUT_EFFECT: Final = frozenset(
-    {"id", "depends_on", "takes", "seeds", "choose", "approve", "continue_from", "metadata", "clip"}
+    {"id", "depends_on", "takes", "seeds", "choose", "approve", "continue_from", "remix_of", "metadata", "clip"}
 )
 _IMAGES: Final = frozenset({"first_frame", "last_frame", "references"})
 """Fields that count by the content of their files."""

@@ -137,6 +137,7 @@ class Generation(_Record):
         retry_after: Delay in seconds that the provider requests before the next poll.
         seconds_taken: Seconds from its acceptance to its end, by the provider's times, or its run time where there are
             no others; the poller corrects it by what it has seen itself.
+        remixed_from: Id of the generation that it is a remix of, where the provider reports it.
     """
 
     id: str
@@ -154,6 +155,7 @@ class Generation(_Record):
     fault: ProviderFault | None = None
     retry_after: float | None = None
     seconds_taken: float | None = None
+    remixed_from: str | None = None
 
 
 def find_hinted_seconds(generation: Generation, submitted_at: datetime) -> float | None:

@@ -93,8 +93,6 @@ def _explain(detail: Any) -> str:
     match detail["type"]:
         case "missing":
             return "this field is missing and required"
-        case "extra_forbidden" if detail["loc"][-1] == "remix_of":
-            return "no provider here offers remixes that can be paid at most once; use continue_from, or references"
         case "extra_forbidden":
             return "there is no such field; see `prefect-video schema`"
         case "string_too_short":

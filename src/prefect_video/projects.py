@@ -12,6 +12,7 @@ from prefect_video.film import Cut, find_problems
 from prefect_video.frame_sizes import Resolution
 from prefect_video.inputs import Input, Number, WholeNumber
 from prefect_video.quality import QualityPolicy
+from prefect_video.remixes import KEPT, REFUSED, find_conflicts, inherit_kept
 from prefect_video.shots import Duration, Identifier, ModelName, NoAnswerPolicy, ProviderName, Shot, ShotDefaults
 
 AUTO: Final = "auto"
@@ -172,10 +173,12 @@ class Project(Input):
         if data.get("approve"):
             defaults = {} if defaults is None else defaults
             defaults = {"approve": True, **_drop_unset(defaults)} if isinstance(defaults, dict) else defaults
-        if not isinstance(defaults, dict) or not isinstance(shots, list | tuple):
+        if not isinstance(shots, list | tuple):
             return data
-        known = {key: value for key, value in _drop_unset(defaults).items() if key in ShotDefaults.model_fields}
-        return {**data, "shots": [_with_defaults(shot, known) for shot in shots] if known else shots}
+        if isinstance(defaults, dict):
+            known = {key: value for key, value in _drop_unset(defaults).items() if key in ShotDefaults.model_fields}
+            shots = [_with_defaults(shot, known) for shot in shots] if known else shots
+        return {**data, "shots": inherit_kept(shots)}
 
     @model_validator(mode="after")
     def _check_accounts(self) -> Self:
@@ -199,7 +202,7 @@ class Project(Input):
         for number, shot in enumerate(self.shots):
             for needed in shot.needs:
                 if needed not in numbers:
-                    field = "continue_from" if needed == shot.continue_from else "depends_on"
+                    field = _find_field(shot, needed)
                     message = f"shot {shot.id!r}: {field} names {needed!r}, which is not a shot"
                     raise LocatedError(message, "shots", number, field)
             if shot.continue_from and shot.clip:
@@ -213,9 +216,20 @@ class Project(Input):
                 raise LocatedError(f"{message}; leave out first_frame", "shots", number, "first_frame")
         if circle := _find_cycle({shot.id: shot.needs for shot in self.shots}):
             first = self.shots[numbers[circle[0]]]
-            field = "depends_on" if circle[1] in first.depends_on else "continue_from"
+            field = _find_field(first, circle[1])
             message = f"shot {first.id!r}: {field} goes in a circle: {' → '.join(circle)}"
             raise LocatedError(message, "shots", numbers[first.id], field)
+        return self
+
+    @model_validator(mode="after")
+    def _check_remixes(self) -> Self:
+        by_id = {shot.id: shot for shot in self.shots}
+        for number, shot in enumerate(self.shots):
+            if shot.remixed_from is not None:
+                message = f"shot {shot.id!r}: remixed_from: a run finds the generation; name the shot with remix_of"
+                raise LocatedError(message, "shots", number, "remixed_from")
+            for field, reason in find_conflicts(shot, by_id[shot.remix_of]) if shot.remix_of else ():
+                raise LocatedError(f"shot {shot.id!r}: {field}: {reason}", "shots", number, field)
         return self
 
     @model_validator(mode="after")
@@ -269,7 +283,17 @@ def _with_defaults(shot: Any, defaults: dict[str, Any]) -> Any:
         return shot
     if shot.get("seeds"):
         defaults = {name: value for name, value in defaults.items() if name not in ("seed", "takes")}
+    if shot.get("remix_of"):
+        # Its original decides, whose defaults are the same.
+        defaults = {name: value for name, value in defaults.items() if name not in (*KEPT, *REFUSED)}
     return {**defaults, **_drop_unset(shot)}
+
+
+def _find_field(shot: Shot, needed: str) -> str:
+    """Return the field in which a shot names another."""
+    if needed in shot.depends_on:
+        return "depends_on"
+    return "continue_from" if needed == shot.continue_from else "remix_of"
 
 
 def _drop_unset(values: dict[str, Any]) -> dict[str, Any]:

@@ -29,12 +29,23 @@ TABLE_SUFFIXES: Final = frozenset({".csv", ".tsv", ".jsonl", ".ndjson", ".parque
 
 _DELIMITERS: Final = ",;\t|"
 _LISTS: Final = frozenset({"references", "depends_on", "seeds"})
-_FIELDS: Final = frozenset(Shot.model_fields) | set(PROMPT_PARTS)
+_FIELDS: Final = (frozenset(Shot.model_fields) - {"remixed_from"}) | set(PROMPT_PARTS)
 _NUMBER: Final = re.compile(r"[-+]?[0-9]+(?:\.[0-9]+)?")
 _SPREADSHEET_ERROR: Final = re.compile(r"#(?:REF!|NAME\?|VALUE!|DIV/0!|N/A|NULL!|NUM!|SPILL!|CALC!)")
 _FORMULA: Final = re.compile(r"[=@]\s*[A-Za-z(+\-\"$][^\s]*[(&!$:0-9]")
 _TEXTS: Final = frozenset(
-    {"id", "prompt", "negative_prompt", "model", "continue_from", "first_frame", "last_frame", "clip", *PROMPT_PARTS}
+    {
+        "id",
+        "prompt",
+        "negative_prompt",
+        "model",
+        "continue_from",
+        "remix_of",
+        "first_frame",
+        "last_frame",
+        "clip",
+        *PROMPT_PARTS,
+    }
 )
 
 

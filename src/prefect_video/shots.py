@@ -94,6 +94,8 @@ def _show_as_unset(schema: dict[str, Any]) -> None:
     A form fills in the default of a schema and sends it, so that it would win over the project's defaults.
     """
     schema["properties"]["prompt"].pop("default", None)
+    # A run sets it; a file names the shot.
+    del schema["properties"]["remixed_from"]
     # Not `anyOf`, of which forms make a choice between two kinds of shots.
     schema |= {"if": {"not": {"required": ["clip"]}}, "then": {"required": ["prompt"]}}
     for name in ShotDefaults.model_fields:
@@ -205,6 +207,16 @@ class Shot(Input):
         default=None,
         description="Id of a shot of the same project whose last frame is the first frame of this one",
     )
+    remix_of: Identifier | None = Field(
+        default=None,
+        description=(
+            "Id of a shot of the same project whose generation is made anew by this prompt, at the provider that made"
+            " it, with the same model, length and size"
+        ),
+    )
+    remixed_from: Annotated[str, StringConstraints(min_length=1, max_length=4096)] | None = Field(
+        default=None, description="The provider's id of the generation that is remixed; set by a run, never in a file"
+    )
     takes: int = Field(
         default=1,
         ge=1,
@@ -273,8 +285,20 @@ class Shot(Input):
     @property
     def needs(self) -> tuple[str, ...]:
         """Ids of the shots that must be stored before this one is made."""
-        continued = (self.continue_from,) if self.continue_from else ()
-        return tuple(dict.fromkeys((*self.depends_on, *continued)))
+        parents = (self.parent,) if self.parent else ()
+        return tuple(dict.fromkeys((*self.depends_on, *parents)))
+
+    @property
+    def parent(self) -> str | None:
+        """Id of the shot that this one continues or remixes: its request is known only when that one is stored."""
+        return self.continue_from or self.remix_of
+
+    @property
+    def lineage(self) -> str:
+        """Relation to the parent, for a message: `continues 'opening'`; empty without a parent."""
+        if self.parent is None:
+            return ""
+        return f"{'continues' if self.continue_from else 'remixes'} {self.parent!r}"
 
     @property
     def images(self) -> dict[str, tuple[str, ...]]:

@@ -24,7 +24,7 @@ Place = int | str
 """Line in the file that is read, or `file:line` of another one."""
 
 PROMPT_PARTS: Final = ("prompt_prefix", "prompt_suffix")
-NAME_FIELDS: Final = frozenset({"id", "depends_on", "continue_from"})
+NAME_FIELDS: Final = frozenset({"id", "depends_on", "continue_from", "remix_of"})
 """Fields that hold the names of shots: a value becomes part of one in the form of a name."""
 
 _VALUE_FIELDS: Final = frozenset(

@@ -1,7 +1,7 @@
 """Markers that tests get by the fixtures they use and by the file they are in.
 
 `postgres`, `s3` and `prefect` say which server a test starts, `kills` that it kills processes, `slow` that it takes
-long, `fleet` that it runs a whole fleet for minutes. The fast selection is
+long, `fleet` that it runs workers or a whole fleet for minutes, in `make test-fleet` alone. The fast selection is
 `pytest tests/unit -m "not postgres and not s3 and not prefect and not kills and not slow"`.
 """
 
@@ -42,7 +42,11 @@ BY_PATH: Final[Mapping[str, Collection[str]]] = {
         "tests/integration/cli/test_startup.py",
         "tests/recovery/test_first_minute.py",
     },
-    "fleet": {"tests/recovery/test_fleet.py"},
+    "fleet": {
+        "tests/integration/flows/test_fan_out.py::test_a_parent_that_is_repeated_starts_no_part_twice_and_a_cancelled_one_cancels_them",
+        "tests/integration/service/test_deployment_queue.py::test_requests_go_through_queue_and_workers_and_survive_restarts_and_kills",
+        "tests/recovery/test_fleet.py",
+    },
     "slow": {
         "tests/integration/docs/test_pages.py",
         "tests/integration/docs/test_site.py",
@@ -87,6 +91,7 @@ BY_PATH: Final[Mapping[str, Collection[str]]] = {
         "tests/unit/pipeline/test_collect.py",
         "tests/unit/pipeline/test_continuation.py",
         "tests/unit/pipeline/test_deferred_runs.py",
+        "tests/unit/pipeline/test_remix.py",
         "tests/unit/pipeline/test_signed_films.py",
         "tests/unit/pipeline/test_cost_bound.py",
         "tests/unit/pipeline/test_cut_film.py",

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,6 +55,12 @@ class PrefectWorker:
     def find_flow_processes(self) -> list[int]:
         """Find the processes of the flow runs that it has started and that are still there."""
         return find_descendants(self.process.pid)
+
+    def find_flow_runs(self) -> set[str]:
+        """Find the ids of the flow runs that it has taken; what another worker had taken before it is not among them."""
+        lines = self.log.read_text().splitlines()
+        ids = {kind: set(_find_ids(lines, kind)) for kind in ("submitting", "Aborted submission of")}
+        return ids["submitting"] - ids["Aborted submission of"]
 
     def wait_for_flow_process(self) -> int:
         """Wait until it has started the process of a flow run."""
@@ -103,6 +110,10 @@ def run_worker(
     finally:
         kill_all([worker.process.pid, *find_descendants(worker.process.pid)])
         worker.process.wait()
+
+
+def _find_ids(lines: Iterable[str], kind: str) -> Iterator[str]:
+    return (match[1] for line in lines if (match := re.search(f"{kind} flow run '([^']+)'", line)))
 
 
 def find_descendants(pid: int) -> list[int]:

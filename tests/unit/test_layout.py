@@ -40,6 +40,7 @@ RECORDS: Final = frozenset(
         "templates",
         "rows",
         "quality",
+        "remixes",
     }
 )
 INTERNALS: Final = frozenset(
@@ -73,7 +74,8 @@ MAY_IMPORT: Final[Mapping[str, Set[str]]] = {
     "film": {"_lazy_names", "assets", "errors", "inputs"},
     "assets": {"errors", "generations", "inputs", "quality"},
     "shots": {"errors", "frame_sizes", "inputs"},
-    "projects": {"errors", "film", "frame_sizes", "inputs", "quality", "shots"},
+    "remixes": {"shots"},
+    "projects": {"errors", "film", "frame_sizes", "inputs", "quality", "remixes", "shots"},
     "retry_policy": {"errors"},
     "fingerprints": {"errors", "generations", "assets", "inputs", "quality", "shots"},
     "templates": {"errors", "frame_sizes", "inputs", "projects", "quality", "shots"},

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Final
@@ -32,6 +32,8 @@ MISSED_HEARTBEATS: Final = 4
 """Signs of life that a run may miss before it counts as dead; fewer than three have killed healthy runs."""
 LONGEST_START: Final = timedelta(minutes=30)
 """Time that a worker may take to begin a run: that of pulling a large image on a new node."""
+LONGEST_PROCESS_START: Final = timedelta(minutes=5)
+"""The same where runs are processes of the worker's machine: that of a `pull:` step and the imports."""
 ALERT_PAUSE: Final = timedelta(days=1)
 """Least time between two notifications about the same budget."""
 
@@ -77,14 +79,23 @@ def build_trigger(trigger: DeploymentTriggerTypes, deployment_id: UUID) -> Autom
     return trigger.as_automation()
 
 
-def build_crash_detectors(file: DeploymentFile, ids: Sequence[UUID], environment: str) -> list[AutomationCore]:
+def build_crash_detectors(
+    file: DeploymentFile, ids: Sequence[UUID], environment: str, pool_types: Collection[str]
+) -> list[AutomationCore]:
     """Build the automations that mark runs of a file's deployments as crashed when their worker has died.
 
     A run that is running shows no sign of life: it may miss several of the longest heartbeat of them, as one that takes
     longer than that between two would be marked while it is healthy. A run that a worker has taken and not begun has
-    no heartbeat yet: it has the time that starting a container takes. The file's name is in the names: another file has
-    others.
+    no heartbeat yet: it has the time that starting a process or a container takes. The file's name is in the names:
+    another file has others.
+
+    Args:
+        file: What `prefect.yaml` declares.
+        ids: The deployments.
+        environment: Whose runs they are.
+        pool_types: The types of the deployments' work pools.
     """
+    longest_start = LONGEST_PROCESS_START if set(pool_types) == {"process"} else LONGEST_START
     intervals = (item.environ().get(HEARTBEAT_VARIABLE, PREFECT_HEARTBEAT_SECONDS) for item in file.deployments)
     silence = timedelta(seconds=MISSED_HEARTBEATS * max(map(int, intervals)))
     return [
@@ -99,8 +110,8 @@ def build_crash_detectors(file: DeploymentFile, ids: Sequence[UUID], environment
             _name(f"{file.name} marks runs that are taken and not begun as crashed", environment),
             "A run whose worker died before it began stays Submitting otherwise. It has submitted nothing.",
             ids,
-            _SilentRun(_TAKEN, _BEGUN | set(_ENDS), LONGEST_START),
-            f"Taken by a worker and not begun within {LONGEST_START.seconds} s; run it again.",
+            _SilentRun(_TAKEN, _BEGUN | set(_ENDS), longest_start),
+            f"Taken by a worker and not begun within {longest_start.seconds} s; run it again.",
         ),
     ]
 

@@ -88,6 +88,7 @@ class _Setup:
         self._triggers = {item.name: parse_triggers(item) for item in self.file.deployments}
         self._ids: dict[str, UUID | None] = {}
         self._limits: dict[str, int] = {}
+        self._pool_types: set[str] = set()
 
     async def check_blocks(self) -> AsyncIterator[Change]:
         """Look for every block that a deployment names."""
@@ -102,7 +103,9 @@ class _Setup:
     async def make_pools(self, kind: str | None) -> AsyncIterator[Change]:
         """Create work pools, their queues, and the limits that blocks or deployments name."""
         for pool in _unique(deployment.work_pool.name for deployment in self.file.deployments):
-            yield await ensure_work_pool(self.client, pool, kind, dry_run=self.dry_run)
+            change = await ensure_work_pool(self.client, pool, kind, dry_run=self.dry_run)
+            self._pool_types.add(change.detail)
+            yield change
             queues = _unique(
                 deployment.work_pool.work_queue_name
                 for deployment in self.file.deployments
@@ -135,7 +138,7 @@ class _Setup:
                     continue
                 automation = build_trigger(trigger, known[name])
                 yield await ensure_automation(self.client, automation, dry_run=self.dry_run)
-        for detector in build_crash_detectors(self.file, list(known.values()), self.environment):
+        for detector in build_crash_detectors(self.file, list(known.values()), self.environment, self._pool_types):
             yield await ensure_automation(self.client, detector, dry_run=self.dry_run)
         for alert in build_alerts(self.environment, notification_block):
             yield await ensure_automation(

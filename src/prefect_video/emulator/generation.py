@@ -44,6 +44,8 @@ class GenerationRequest(BaseModel):
         audio: Whether the video has sound, where the request says so.
         watermark: Whether a mark is in the picture, where the request says so.
         options: Further input of the model.
+        remix_of: Id of the generation that it is a remix of; None for one of its own.
+        scenery: Seed of the original's scenery, which a remix keeps.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -63,6 +65,19 @@ class GenerationRequest(BaseModel):
     audio: bool | None = None
     watermark: bool | None = None
     options: dict[str, Any] = {}
+    remix_of: str | None = None
+    scenery: str | None = None
+
+    def remix(self, original_id: str, prompt: str, **changes: Any) -> GenerationRequest:
+        """Return the request of a remix of this one's generation: its model, length, picture and price, and no images.
+
+        Args:
+            original_id: Id of this one's generation.
+            prompt: The new prompt.
+            changes: Fields that the dialect sets.
+        """
+        own = {"prompt": prompt, "remix_of": original_id, "scenery": self.seed, "images": {}, "options": {}}
+        return self.model_copy(update={**own, "metadata": {}, "webhook_url": None, **changes})
 
     @property
     def frame_size(self) -> tuple[int, int]:
@@ -71,7 +86,9 @@ class GenerationRequest(BaseModel):
 
     @property
     def seed(self) -> str:
-        """Return `metadata["seed"]` where given, else a hash of prompt and parameters."""
+        """Return that of a remix's original, `metadata["seed"]` where given, else a hash of prompt and parameters."""
+        if self.scenery is not None:
+            return self.scenery
         if self.metadata.get("seed") is not None:
             return json.dumps(self.metadata["seed"], sort_keys=True)
         parts = [self.model, self.prompt, self.duration, self.aspect_ratio, self.resolution]

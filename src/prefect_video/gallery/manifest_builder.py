@@ -170,7 +170,9 @@ class _Builder:
             return max(rows, key=lambda job: job.created_at).shot
         originals = [job for (copy_id, _), copies in self._copies.items() if copy_id == shot_id for job, _ in copies]
         return (
-            originals[0].shot.model_copy(update={"id": shot_id, "depends_on": (), "continue_from": None})
+            originals[0].shot.model_copy(
+                update={"id": shot_id, "depends_on": (), "continue_from": None, "remix_of": None}
+            )
             if originals
             else None
         )

@@ -25,7 +25,7 @@ from prefect_video.pipeline.plan import Plan, PlannedShot, RouteOption, plan_pro
 from prefect_video.pipeline.project_gallery import publish_lone_shot, publish_run, refresh_gallery
 from prefect_video.pipeline.project_run import OnReport, ProjectRun
 from prefect_video.pipeline.reports import FilmReport, ProjectReport, ShotReport, ShotStatus
-from prefect_video.pipeline.run_completion import DeferredOutcome, OnDeferredOutcome
+from prefect_video.pipeline.run_completion import DeferredOutcome, OnDeferredOutcome, complete_runs
 from prefect_video.pipeline.shot_run import abandon
 from prefect_video.pipeline.split import split_project
 from prefect_video.pipeline.step_runner import Inputs, Result, StepRunner
@@ -61,6 +61,7 @@ __all__ = [
     "choose_take",
     "collect",
     "collect_job",
+    "complete_runs",
     "cut_project",
     "drop_shot",
     "list_pending",

@@ -1,7 +1,7 @@
-"""Late shots: those that continue another, whose request is known only when that one is stored.
+"""Late shots: those that continue or remix another, whose request is known only when that one is stored.
 
 Until then a late reservation holds their cost. As soon as the video that they continue is stored, its last frame
-becomes their first, and they are requested like any other shot.
+becomes their first, or its generation their original, and they are requested like any other shot.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from prefect_video.assets import Asset
-from prefect_video.errors import VideoError
+from prefect_video.errors import InvalidInput, VideoError
 from prefect_video.ledger import ApprovalRequest, Choice, Job
 from prefect_video.pipeline.approval import (
     apply_choices,
@@ -25,9 +25,10 @@ from prefect_video.pipeline.approval import (
     settle_overdue,
 )
 from prefect_video.pipeline.reports import ShotReport, ShotStatus
-from prefect_video.pipeline.routing import TakeRequest, build_take_requests
+from prefect_video.pipeline.routing import Parent, TakeRequest, build_take_requests
 from prefect_video.pipeline.steps.job_requests import ClaimOptions
 from prefect_video.pipeline.steps.last_frame import frame_address
+from prefect_video.pipeline.steps.remix_original import find_original
 from prefect_video.pipeline.steps.shot_images import ImageLoader
 from prefect_video.projects import Project
 from prefect_video.session import Session
@@ -142,25 +143,47 @@ class LateShots:
         return await session.ledger.choices.read(self.project.name, environment=session.settings.environment)
 
     async def find_known(self, takes: Sequence[TakeRequest], asset_of: AssetOf) -> list[TakeRequest]:
-        """Turn late takes into known ones where the video that they continue is stored; return these.
+        """Turn late takes into known ones where the video that they continue or remix is stored; return these.
 
-        One whose first frame cannot be read now stays late, to fail alone.
+        One whose first frame cannot be read now, or whose original is not to be found, stays late, to fail alone.
         """
-        parents: dict[str, Asset] = {}
+        stored: dict[str, tuple[Shot, Asset]] = {}
         for take in takes:
-            parent = self._continued(take.shot) if take.is_late else None
+            parent = self._parent_of(take.shot) if take.is_late else None
             if parent and not parent.is_late and (asset := asset_of(parent)):
-                parents[take.shot.id] = asset
-        readable = await asyncio.gather(*(self._can_read(asset) for asset in parents.values()))
-        parents = {shot_id: parents[shot_id] for shot_id, can_read in zip(parents, readable, strict=True) if can_read}
+                stored[take.shot.id] = take.shot, asset
+        found = await asyncio.gather(*(self._find_parent(shot, asset) for shot, asset in stored.values()))
+        parents = {shot_id: parent for shot_id, parent in zip(stored, found, strict=True) if parent}
         if parents:
             await self._make_known(parents)
         return [take for take in takes if take.shot.id in parents]
 
-    async def make_known(self, take: TakeRequest, parent: Asset) -> None:
-        """Turn a late take into a known one, that continues a stored video."""
+    async def make_known(self, take: TakeRequest, asset: Asset) -> None:
+        """Turn a late take into a known one, that continues or remixes a stored video.
+
+        Raises:
+            InvalidInput: It cannot be made from that video.
+        """
         if take.is_late:
-            await self._make_known({take.shot.id: parent}, take)
+            await self._make_known({take.shot.id: await self._describe_parent(take.shot, asset)}, take)
+
+    async def _describe_parent(self, shot: Shot, asset: Asset) -> Parent:
+        if shot.remix_of is None:
+            return Parent(asset)
+        try:
+            session, job = await find_original(self.sessions, asset)
+        except InvalidInput as error:
+            raise InvalidInput(f"shot {shot.id!r}: remix_of: {error}") from error
+        return Parent(asset, session, job)
+
+    async def _find_parent(self, shot: Shot, asset: Asset) -> Parent | None:
+        if shot.continue_from is not None:
+            return Parent(asset) if await self._can_read(asset) else None
+        try:
+            return await self._describe_parent(shot, asset)
+        except InvalidInput as error:
+            logger.warning("%s: %s", self.project.name, error)
+            return None
 
     async def _can_read(self, asset: Asset) -> bool:
         if not self.sessions[0].store.owns(asset.uri):
@@ -175,9 +198,9 @@ class LateShots:
             return False
         return True
 
-    async def _make_known(self, parents: Mapping[str, Asset], only: TakeRequest | None = None) -> None:
+    async def _make_known(self, parents: Mapping[str, Parent], only: TakeRequest | None = None) -> None:
         assert self._requested is not None
-        self._images.videos.update((frame_address(asset), asset) for asset in parents.values())
+        self._images.videos.update((frame_address(parent.asset), parent.asset) for parent in parents.values())
         built = await build_take_requests(
             self._requested, self.sessions, self.options, parents=parents, images=self._images
         )
@@ -187,31 +210,31 @@ class LateShots:
                     take.become(known)
 
     async def wait_for_parent(self, shot: Shot, reports: Sequence[asyncio.Task[ShotReport]]) -> Asset:
-        """Wait for the video that a shot continues: that of the take that was, or is now, chosen.
+        """Wait for the video that a shot continues or remixes: that of the take that was, or is now, chosen.
 
         Args:
             shot: The shot.
-            reports: The running takes of the shot that it continues, in their order.
+            reports: The running takes of that shot, in their order.
 
         Raises:
             Obstacle: It is not stored in this run, or a human has yet to choose.
         """
-        parent_id = shot.continue_from or ""
+        parent_id = shot.parent or ""
         self.require_made([parent_id])
         siblings = self._takes[parent_id]
-        if siblings[0].shot.choose == "first" and self._continued(shot) is None:
+        if siblings[0].shot.choose == "first" and self._parent_of(shot) is None:
             for finished in asyncio.as_completed([asyncio.shield(report) for report in reports]):
                 await finished
-                if self._continued(shot) is not None:
+                if self._parent_of(shot) is not None:
                     break
-        if (chosen := self._continued(shot)) is None:
+        if (chosen := self._parent_of(shot)) is None:
             ended = await asyncio.gather(*(asyncio.shield(report) for report in reports))
             await self.choose_best(ended)
             # A decision about takes that continue a shot themselves is known by their fingerprints only now.
-            if (chosen := self._continued(shot)) is None:
+            if (chosen := self._parent_of(shot)) is None:
                 require_stored(ended)
                 self.require_approved([parent_id])
-                raise Obstacle("waiting", f"it continues {parent_id!r}, of which {self._ask(parent_id)}")
+                raise Obstacle("waiting", f"it {shot.lineage}, of which {self._ask(parent_id)}")
         report = await asyncio.shield(reports[siblings.index(chosen)])
         require_stored([report])
         assert report.asset is not None
@@ -360,8 +383,8 @@ class LateShots:
             return f"waiting for approval: {approve_command(ledger, self.project.name, shot_id, '--yes')}"
         return f"a take is to be chosen: {approve_command(ledger, self.project.name, shot_id, '--take', 'N')}"
 
-    def _continued(self, shot: Shot) -> TakeRequest | None:
-        return self._chosen(shot.continue_from or "")
+    def _parent_of(self, shot: Shot) -> TakeRequest | None:
+        return self._chosen(shot.parent or "")
 
     def _chosen(self, shot_id: str) -> TakeRequest | None:
         """Return the take of a shot that counts; None where it is yet to be chosen, or the shot was dropped."""

@@ -72,8 +72,8 @@ class PlannedShot(BaseModel):
         reason: Why it is held or refused.
         hints: Advice on its duration.
         changes: How it differs from the requested video, where it is adapted.
-        after: Id of the shot that it continues and whose video is not there yet: it is claimed after that one, within
-            what is reserved for it at the start.
+        after: Id of the shot that it continues or remixes and whose video is not there yet: it is claimed after that
+            one, within what is reserved for it at the start.
         inputs: Its frames, references, sound, watermark and options, those that it has.
         options: With `provider: auto`, every account that can make it, the preferred one first.
         refusals: With `provider: auto`, why each other account cannot make it, by its name.
@@ -306,7 +306,7 @@ class _Planner:
                 limit.add(job_request)
         hints = duration_hints(job_request.shot, usd_per_second=take.session.provider.capabilities.usd_per_second)
         planned = _planned(first, "generate", choice, estimate_usd=job_request.estimate_usd, hints=hints)
-        return planned.model_copy(update={"after": take.shot.continue_from}) if take.is_late else planned
+        return planned.model_copy(update={"after": take.shot.parent}) if take.is_late else planned
 
     def refusal(self) -> str | None:
         """Say why all that is new does not fit together; None where what fits is made."""

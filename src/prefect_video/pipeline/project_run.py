@@ -324,7 +324,7 @@ class ProjectRun:
             if report is None:
                 try:
                     await self._require_screened(take)
-                    await self._begin_with_last_frame(take)
+                    await self._begin_from_parent(take)
                     report = await self._try_candidates(take, token)
                 except Obstacle as obstacle:
                     report = await self._report_obstacle(take, obstacle)
@@ -372,7 +372,7 @@ class ProjectRun:
         return ShotReport.failed(take.job_request, VideoError(obstacle.reason), ledger=ledger, status=obstacle.status)
 
     async def _require_dependencies(self, shot: Shot) -> None:
-        """Wait for the shots that a shot depends on; the one that it continues is waited for apart from them."""
+        """Wait for the shots that a shot depends on; the one that it continues or remixes is waited for apart."""
         if not shot.depends_on:
             return
         needed = [task for shot_id in shot.depends_on for task in self._reports_by_shot.get(shot_id, ())]
@@ -382,14 +382,14 @@ class ProjectRun:
         for shot_id in shot.depends_on:
             self.runner.link(shot.id, self._stored_jobs.get(shot_id, ()))
 
-    async def _begin_with_last_frame(self, take: TakeRequest) -> None:
-        """Let a take that continues another shot begin with its last frame, and claim it where it is late.
+    async def _begin_from_parent(self, take: TakeRequest) -> None:
+        """Let a take that continues or remixes another shot begin from its video, and claim it where it is late.
 
         Raises:
-            Obstacle: What it continues is not stored, or yet to be chosen.
-            VideoError: It cannot be claimed, or the frame not be read; nothing is reserved for it any more.
+            Obstacle: That shot is not stored, or yet to be chosen.
+            VideoError: It cannot be claimed, or not be made from that video; nothing is reserved for it any more.
         """
-        parent_id = take.shot.continue_from
+        parent_id = take.shot.parent
         if parent_id is None:
             return
         if take.claim and take.claim.kind is ClaimOutcome.OVER_BUDGET and not self.project.fallbacks:
@@ -399,12 +399,12 @@ class ProjectRun:
             if take.is_late:
                 await self._claim_late(take, parent)
         except Exception as error:
-            await self._release_claims([take], reason=f"it cannot continue {parent_id!r}: {error}")
+            await self._release_claims([take], reason=f"it {take.shot.lineage}, and cannot: {error}")
             raise
         self.runner.link(take.shot.id, self._stored_jobs.get(parent_id, ()))
 
     async def _claim_late(self, take: TakeRequest, parent: Asset) -> None:
-        """Claim a late take within its reservation, now that the video that it continues is stored.
+        """Claim a late take within its reservation, now that the video that it continues or remixes is stored.
 
         Raises:
             GenerationCancelled: The reservation was cancelled in the meantime.

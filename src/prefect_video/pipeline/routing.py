@@ -24,6 +24,7 @@ from prefect_video.pipeline.steps.manual_clips import build_clip_request
 from prefect_video.pipeline.steps.shot_images import ImageFile, ImageLoader
 from prefect_video.projects import Fallback, Project
 from prefect_video.providers import adapt
+from prefect_video.remixes import as_remix
 from prefect_video.session import Session
 from prefect_video.shots import Shot
 
@@ -60,6 +61,21 @@ class Route:
         return self.shot.length_seconds * (least + most) / 2
 
 
+@dataclass(frozen=True)
+class Parent:
+    """Stored video that a shot continues or remixes.
+
+    Attributes:
+        asset: The video.
+        session: The account at which a remix is made; None for a shot that continues it.
+        job: The job that made it, likewise.
+    """
+
+    asset: Asset
+    session: Session | None = None
+    job: Job | None = None
+
+
 @dataclass(eq=False)
 class Candidate:
     """A route by which a take could be made.
@@ -94,7 +110,8 @@ class TakeRequest:
         candidates: The routes to it, the first one to try in front, fallbacks last.
         refusals: Reasons why other accounts cannot make it, by their names.
         claim: The ledger's answer for the first candidate.
-        is_late: It continues a shot that is not stored yet: its one candidate is that of its late reservation.
+        is_late: It continues or remixes a shot that is not stored yet: its one candidate is that of its late
+            reservation.
         damage: Its row in the ledger cannot be read, so that nothing may be done for it.
     """
 
@@ -163,7 +180,7 @@ async def build_take_requests(
     sessions: Sequence[Session],
     options: ClaimOptions,
     *,
-    parents: Mapping[str, Asset] | None = None,
+    parents: Mapping[str, Parent] | None = None,
     images: ImageLoader | None = None,
 ) -> list[TakeRequest]:
     """Build every take of every shot with its candidates, the best first; nothing is sent or spent.
@@ -172,8 +189,8 @@ async def build_take_requests(
         project: The shots.
         sessions: The accounts that are open; a project that is not routed uses the first.
         options: The options that all claims share.
-        parents: The stored videos that shots continue, by the ids of these shots: only they are built. None to build
-            all, those that continue a shot as late ones.
+        parents: The stored videos that shots continue or remix, by the ids of these shots: only they are built. None to
+            build all, those that continue or remix a shot as late ones.
         images: Loads the images of the shots, with the last frames of these videos.
 
     Raises:
@@ -195,20 +212,21 @@ async def build_take_requests(
             if shot.clip is not None:
                 takes.append(await _build_clip_take(shot, project, sessions[0], options))
                 continue
-            continuing = _with_first_frame(shot, parent)
-            routes, refusals = await routes_for(continuing, project, accounts)
+            continuing = _with_parent(shot, parent)
+            routes, refusals = await routes_for(continuing, project, _accounts_for(shot, project, accounts, parent))
             # Sorting is stable: among healthy accounts, and among unhealthy ones, the order stays.
             routes.sort(key=lambda route: id(route.session) in unhealthy)
-            fallbacks = list(_fallback_routes(continuing, project, routes, sessions))
+            # A remix is made where its original was, and like it: there is nothing to give up.
+            fallbacks = [] if shot.remix_of else list(_fallback_routes(continuing, project, routes, sessions))
             files = await images.load(shot if parent is None else continuing)
         except InvalidInput as error:
             problems.setdefault(str(error).removeprefix(f"shot {shot.id!r}: "), []).append(shot.id)
             continue
-        if shot.continue_from and parent is None:
+        if shot.parent and parent is None:
             takes += _late_takes(shot, project, routes[0], refusals, files, options)
             continue
         for number, candidates in enumerate(_candidates(continuing, project, routes, fallbacks, files, options), 1):
-            if shot.continue_from:
+            if shot.parent:
                 _use_reservation(candidates, late_fingerprint(project, shot, number))
             takes.append(TakeRequest(shot, candidates, refusals))
     if problems:
@@ -222,9 +240,24 @@ def late_fingerprint(project: Project, shot: Shot, take: int) -> str:
     return f"{LATE_PREFIX}{hashlib.sha256(canonical_json(request).encode()).hexdigest()}"
 
 
-def _with_first_frame(shot: Shot, parent: Asset | None) -> Shot:
-    """Let a shot that continues another begin with its last frame."""
-    return shot.model_copy(update={"first_frame": frame_address(parent)}) if shot.continue_from else shot
+def _with_parent(shot: Shot, parent: Parent | None) -> Shot:
+    """Let a shot that continues another begin with its last frame, and a remix name the generation of its original."""
+    if shot.continue_from:
+        return shot.model_copy(update={"first_frame": frame_address(parent.asset if parent else None)})
+    if parent is None or parent.job is None:
+        return shot
+    return as_remix(shot, parent.job.shot, parent.asset.generation_id)
+
+
+def _accounts_for(
+    shot: Shot, project: Project, accounts: Sequence[Session], parent: Parent | None
+) -> Sequence[Session]:
+    """Return the accounts that may make a shot: a remix only that of its original, which only those that remix make."""
+    if parent is not None and parent.session is not None:
+        return [parent.session]
+    if not any(other.remix_of == shot.id for other in project.shots):
+        return accounts
+    return [account for account in accounts if account.provider.capabilities_for(shot).can_remix] or accounts
 
 
 def _late_takes(

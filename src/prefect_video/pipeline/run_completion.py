@@ -237,8 +237,8 @@ class _Completion:
             message = f"shot {take.shot.id!r}: {ended.error_message or ended.state}"
             error = error_of(ended)(message, provider=ended.provider, generation_id=ended.generation_id)
             return ShotReport.failed(request, error, ledger=ledger)
-        parent = take.shot.continue_from
-        cause = f"it continues {parent!r} and was not submitted yet" if parent else "it was not submitted"
+        shot = take.shot
+        cause = f"it {shot.lineage} and was not submitted yet" if shot.parent else "it was not submitted"
         reason = f"{cause}: run the project again, which submits it"
         return ShotReport.failed(request, VideoError(reason), ledger=ledger, status="waiting")
 

@@ -134,6 +134,7 @@ class Capabilities:
         aliases: Names of models that mean another model at this account than elsewhere, with that model: videos that
             are stored under such a name belong to the model.
         content_credentials: Whether every video is promised to carry a C2PA manifest.
+        can_remix: Whether a finished generation can be made anew by another prompt.
     """
 
     sizes: Mapping[Resolution, int]
@@ -155,6 +156,7 @@ class Capabilities:
     seconds_per_video_second: tuple[float, float] = (6.0, 12.0)
     aliases: Mapping[str, str] = field(default_factory=dict)
     content_credentials: bool = False
+    can_remix: bool = False
 
 
 class Provider(Protocol):

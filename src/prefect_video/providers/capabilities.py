@@ -36,6 +36,11 @@ def check_supported(shot: Shot, offered: Capabilities, *, by: str) -> None:
         sizes = ", ".join(_sorted(offered.sizes)) or "none that a shot can ask for"
         nearest = f"; the nearest is {_nearest_size(shot, offered)}" if len(offered.sizes) > 1 else ""
         raise Unsupported(f"shot {shot.id!r}: resolution: {by} has no {shot.resolution}; it has {sizes}{nearest}")
+    if shot.remix_of is not None and not offered.can_remix:
+        raise Unsupported(
+            f"shot {shot.id!r}: remix_of: {by} makes no remixes; openai does, and the emulator (sora and openai); use"
+            " continue_from or references elsewhere"
+        )
     longest = _longest_seconds(shot, offered)
     if _whole_seconds(shot) > longest:
         raise Unsupported(

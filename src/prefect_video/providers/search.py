@@ -188,6 +188,9 @@ class _Candidates:
                 self.possible.append(generation)
         elif is_older and self.clock.is_older(generation.created_at, search.sent_at):
             pass
+        elif generation.remixed_from not in (None, search.shot.remixed_from):
+            # It says itself that it was made from another generation, for another request of the account.
+            pass
         elif self.host.compare(generation, search.shot) is Match.SAME:
             self.same.append(generation)
         else:

@@ -23,6 +23,7 @@ from prefect_video.pipeline import collect_job
 from prefect_video.service.api_tokens import ApiTokens
 from prefect_video.service.callback_sender import CallbackSender
 from prefect_video.service.credentials_watch import CredentialsWatch
+from prefect_video.service.deferred_projects import DeferredProjects
 from prefect_video.service.deployment_queue import DeploymentQueue
 from prefect_video.service.docs_page import PAGE_HEADERS, render_docs
 from prefect_video.service.galleries import StaleGalleries
@@ -202,6 +203,9 @@ class ServiceRuntime:
         self.inbox = Inbox(ledger)
         self.precedence = RequestPrecedence()
         self.galleries = StaleGalleries()
+        self.deferred = DeferredProjects(
+            self.sessions, self.settings.ledger, announces=self.settings.announce and self.announce is not None
+        )
         self._build_job_api(ledger)
         self.workers = Workers(
             self._handle,
@@ -297,6 +301,7 @@ class ServiceRuntime:
         assert session is not None
         job = await handle(session, event, self.announce, turn=self._turn)
         self.metrics.handled.labels(get_outcome(job)).inc()
+        self.deferred.note_end()
         if self.settings.collect and job.state is State.COMPLETED:
             # Not in the worker, which the next event needs: a download may take minutes.
             task = asyncio.create_task(self._store_video(session, job), name=f"store {job.id}")
@@ -325,9 +330,10 @@ class ServiceRuntime:
             await asyncio.sleep(self.settings.sweep_seconds)
 
     async def _refresh_galleries(self) -> None:
-        """Write the pages that are behind, at every sweep."""
+        """Complete deferred projects that are over, and write the pages that are behind, at every sweep."""
         while True:
             await asyncio.sleep(self.settings.sweep_seconds)
+            await self.deferred.complete()
             await self.galleries.refresh()
 
     async def _store_video(self, session: Session, job: Job) -> None:
@@ -335,5 +341,6 @@ class ServiceRuntime:
         try:
             collected = await collect_job(session, job, wait=False)
             self.galleries.note_collected(session, collected.job)
+            self.deferred.note_end()
         finally:
             session.fresh_generations.discard(job.generation_id)

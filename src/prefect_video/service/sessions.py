@@ -85,11 +85,24 @@ async def open_sessions(settings: ServiceSettings) -> AsyncIterator[Sessions]:
         sessions: list[Session] = []
         for name in settings.accounts or (None,):
             ref = SessionRef.from_names(name, settings.store, settings.ledger)
-            if ref.uses_blocks:
-                # Prefect takes seconds to import and is not needed without blocks.
-                from prefect_video.tasks import use_session
-
-                sessions.append(await stack.enter_async_context(use_session(ref)))
-            else:
-                sessions.append(await stack.enter_async_context(await open_session(ref)))
+            sessions.append(await stack.enter_async_context(open_ref(ref)))
         yield Sessions(tuple(sessions))
+
+
+@asynccontextmanager
+async def open_ref(ref: SessionRef) -> AsyncIterator[Session]:
+    """Open the session of a reference for as long as the context lasts.
+
+    Raises:
+        InvalidInput: An account, the store or the ledger is not known.
+        LedgerError: The ledger cannot be used.
+    """
+    if not ref.uses_blocks:
+        async with await open_session(ref) as session:
+            yield session
+        return
+    # Prefect takes seconds to import and is not needed without blocks.
+    from prefect_video.tasks import use_session
+
+    async with use_session(ref) as session:
+        yield session

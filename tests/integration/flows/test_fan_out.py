@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from uuid import UUID
 
@@ -20,11 +21,12 @@ from prefect.client.schemas.filters import (
 from prefect.client.schemas.filters import FlowRunFilterParentFlowRunId as ParentFilter
 from prefect.client.schemas.objects import FlowRun
 from prefect.deployments import arun_deployment
-from prefect.states import AwaitingRetry, Cancelling
+from prefect.states import AwaitingRetry, Cancelling, Completed, Crashed
 
 from prefect_video import Project
 from prefect_video.emulator import Emulator
-from prefect_video.flows.parts import Parts, read_part
+from prefect_video.errors import GenerationCancelled
+from prefect_video.flows.parts import Parts, cancel_parts, read_part
 from prefect_video.pipeline import split_project
 from tests.support.prefect_workers import deploy_projects, find_descendants, kill_all, run_worker
 
@@ -116,6 +118,66 @@ async def test_a_parent_that_is_repeated_starts_no_part_twice_and_a_cancelled_on
             while emulator.usage()["cancelled"] < 2:
                 await asyncio.sleep(0.1)
     assert emulator.usage()["billed"] == 5
+
+
+async def find_parts_of(client: PrefectClient, parent: FlowRun, number: int) -> dict[UUID, FlowRun]:
+    """Wait until a run has started so many parts, and return them by id."""
+    of_deployment = DeploymentFilter(id=DeploymentFilterId(any_=[parent.deployment_id]))
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while True:
+            runs = await client.read_flow_runs(deployment_filter=of_deployment)
+            parts = {run.id: run for run in runs if read_part(run)}
+            if len(parts) >= number:
+                return parts
+            await asyncio.sleep(0.05)
+
+
+@asynccontextmanager
+async def making(parent: FlowRun) -> AsyncIterator[asyncio.Task[None]]:
+    """Have a run's parts started and awaited, until the block ends as a process does that dies."""
+    assert parent.parameters is not None
+    project = Project.model_validate(parent.parameters["project"])
+    task = asyncio.create_task(Parts(parent, split_project(project, 2), {}).make())
+    try:
+        yield task
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_parts_are_found_again_and_one_that_has_crashed_is_followed_by_another(
+    client: PrefectClient, session: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("prefect_video.flows.parts._POLL_SECONDS", 0.05)
+    deployment = await deploy_projects(client, "found-again", "found-again")
+    parent = await client.read_flow_run(await start_project(deployment, "found-film", shots=4))
+    async with making(parent):
+        first = await find_parts_of(client, parent, 2)
+    crashed, other = first.values()
+    async with making(parent) as repeated:
+        await client.set_flow_run_state(crashed.id, Crashed(), force=True)
+        (again,) = (run for id_, run in (await find_parts_of(client, parent, 3)).items() if id_ not in first)
+        assert again.name == crashed.name
+        for run in (again, other):
+            await client.set_flow_run_state(run.id, Completed(), force=True)
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            await repeated
+    assert len(await find_parts_of(client, parent, 3)) == 3
+
+
+async def test_cancelling_the_parent_cancels_its_parts_and_it_ends_as_cancelled(
+    client: PrefectClient, session: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("prefect_video.flows.parts._POLL_SECONDS", 0.05)
+    deployment = await deploy_projects(client, "unwanted", "unwanted")
+    parent = await client.read_flow_run(await start_project(deployment, "unwanted-film", shots=4))
+    async with making(parent) as task:
+        parts = await find_parts_of(client, parent, 2)
+        await cancel_parts(parent.id, client, list(parts.values()))
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            with pytest.raises(GenerationCancelled, match=r"part 1 of 2.*part 2 of 2"):
+                await task
+    assert {run.state_name for run in (await find_parts_of(client, parent, 2)).values()} == {"Cancelled"}
 
 
 async def test_parts_that_no_worker_begins_are_given_up_and_not_cancelled(client: PrefectClient, session: Path) -> None:

@@ -14,8 +14,10 @@ from prefect.client.schemas.filters import (
     FlowRunFilterIdempotencyKey,
 )
 from prefect.client.schemas.objects import FlowRun
+from prefect.states import Crashed
 
 from prefect_video.emulator import Emulator
+from prefect_video.flows import generate_project
 from prefect_video.projects import Project, as_parameter
 from tests.support.prefect_workers import deploy_projects, run_worker
 from tests.support.service_fixtures import Service, run_service
@@ -109,6 +111,32 @@ async def test_requests_go_through_queue_and_workers_and_survive_restarts_and_ki
     assert "cancelled before it was sent" in gone["error"]
     books = {prompt: (line["accepted"], line["billed_usd"]) for prompt, line in provider.usage()["by_prompt"].items()}
     assert books == {"killed": (1, "0.30"), "long": (1, "0.60"), "short": (1, "0.30")}
+
+
+async def test_a_request_whose_run_has_crashed_gets_another_one_and_a_cancelled_one_loses_its_own(
+    client: PrefectClient, prefect_api: str, environment: Path, provider: Emulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PREFECT_API_URL", prefect_api)
+    settings = {"deployment": await deploy_projects(client, "crashes", "crashes"), "sweep_seconds": 0.1}
+    async with run_service(**settings) as service:
+        wanted = (await service.client.post("/v1/jobs", json={"prompt": "wanted", **SHOT})).json()["job_id"]
+        unwanted = (await service.client.post("/v1/jobs", json={"prompt": "unwanted", **SHOT})).json()["job_id"]
+        (crashed,) = await wait_for_runs(client, wanted, "Scheduled")
+        await wait_for_runs(client, unwanted, "Scheduled")
+        assert (await service.client.post(f"/v1/jobs/{unwanted}/cancel")).status_code == 200
+        await wait_for_runs(client, unwanted, "Cancelled")
+    await client.set_flow_run_state(crashed.id, Crashed(), force=True)
+    assert provider.usage()["submitted"] == 0, "the service sends nothing by itself"
+
+    async with run_service(**settings) as service:
+        _, again = await wait_for_runs(client, wanted, "Crashed", "Scheduled")
+        assert again.parameters == crashed.parameters
+        # As a worker makes it, in this process.
+        await generate_project(**again.parameters)
+        made = await wait_for_end(service, f"/v1/jobs/{wanted}")
+        assert (made["status"], (await read_video(service, made))[4:8]) == ("completed", b"ftyp")
+        assert "cancelled before it was sent" in (await wait_for_end(service, f"/v1/jobs/{unwanted}"))["error"]
+    assert {prompt: line["accepted"] for prompt, line in provider.usage()["by_prompt"].items()} == {"wanted": 1}
 
 
 def test_a_project_is_the_same_as_a_parameter() -> None:

@@ -91,5 +91,18 @@ def test_a_run_counts_as_dead_after_several_of_the_longest_heartbeats(tmp_path: 
         low = next(line for line in text.splitlines() if line.startswith("  low: &low "))
         if change:
             path.write_text(text.replace(low, f"  low: &low {change}"))
-        detector, _ = build_crash_detectors(read_deployment_file(tmp_path), [uuid4()], "production")
+        detector, _ = build_crash_detectors(read_deployment_file(tmp_path), [uuid4()], "production", {"process"})
         assert detector.trigger.within.total_seconds() >= 3 * beat  # type: ignore[union-attr]
+
+
+def test_a_process_that_does_not_begin_counts_as_dead_before_a_container_does(tmp_path: Path) -> None:
+    from prefect_video.deployments.automations import build_crash_detectors
+
+    write_folder(tmp_path)
+    file = read_deployment_file(tmp_path)
+    waits = {}
+    for types in (("process",), ("kubernetes",), ("docker", "process")):
+        _, detector = build_crash_detectors(file, [uuid4()], "production", types)
+        waits[types] = detector.trigger.within.total_seconds() / 60  # type: ignore[union-attr]
+        assert f"{waits[types] * 60:.0f} s" in str(detector.actions[0])
+    assert waits == {("process",): 5, ("kubernetes",): 30, ("docker", "process"): 30}

@@ -9,9 +9,11 @@ import pytest
 
 from prefect_video.gallery import load_manifest
 from prefect_video.ledger import Ledger
-from prefect_video.pipeline import choose_take, run_project
+from prefect_video.pipeline import choose_take, collect_job, run_project
 from prefect_video.pipeline.run_completion import DeferredOutcome
 from prefect_video.projects import Project
+from prefect_video.service.deferred_projects import DeferredProjects
+from prefect_video.service.sessions import Sessions
 from prefect_video.session import Session
 from tests.support.recovery import RecoveryHarness, collect_with
 from tests.support.recovery_fixtures import OpenHarness
@@ -144,4 +146,24 @@ async def test_a_run_that_waits_takes_the_place_of_a_deferred_one(
     assert report.film.status == "made"
     await harness.collect(on_outcome=outcomes.add)
     assert outcomes == []
+    assert harness.paid == (2, 2)
+
+
+async def test_a_service_that_collects_completes_the_run_after_its_last_video(open_harness: OpenHarness) -> None:
+    harness = open_harness(**HELD_BACK)
+    await defer(harness, a_project())
+    async with harness.session() as session:
+        deferred = DeferredProjects(Sessions((session,)), harness.ledger_url, announces=False)
+        first, last = await session.ledger.jobs.unfinished(project="film")
+        await collect_job(session, first, wait=False)
+        await deferred.complete()
+        assert await open_runs(session.ledger) == 1
+        await collect_job(session, last, wait=False)
+        # Without the end of a generation there is nothing to look for.
+        await deferred.complete()
+        assert await open_runs(session.ledger) == 1
+        deferred.note_end()
+        await deferred.complete()
+        assert await open_runs(session.ledger) == 0
+        assert await film_and_page(session) == (1, ["stored", "stored"])
     assert harness.paid == (2, 2)

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -108,3 +112,46 @@ async def test_a_certificate_that_cannot_be_used_is_refused_before_anything_is_p
         with pytest.raises(InvalidInput, match=message):
             await harness.run(a_project(), **{**certificate, **changes})
     assert harness.emulator.usage()["submitted"] == 0
+
+
+@contextmanager
+def refusing_authority() -> Iterator[tuple[str, list[tuple[str, bytes]]]]:
+    """Run a time-stamping authority that answers 503; yield its address and the media type and body of each request."""
+    received: list[tuple[str, bytes]] = []
+
+    class Authority(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            received.append((self.headers["Content-Type"], body))
+            self.send_error(503)
+
+        def log_message(self, *_: object) -> None:
+            """Write nothing."""
+
+    with HTTPServer(("127.0.0.1", 0), Authority) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}/tsa", received
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+async def test_a_time_stamping_authority_that_refuses_fails_the_film_alone(
+    harness: RecoveryHarness, certificate: dict[str, Path]
+) -> None:
+    project = a_project()
+    with refusing_authority() as (address, received):
+        async with harness.session(**certificate, c2pa_timestamp_url=address) as session:
+            report = await run_project(session, project)
+    assert [shot.status for shot in report.shots] == ["stored", "stored"]
+    assert report.film is not None
+    assert report.film.status == "failed"
+    assert f"see that {address} answers" in (report.film.error or "")
+    assert received
+    assert received[0][0] == "application/timestamp-query"
+    assert received[0][1].startswith(b"\x30"), "a request of RFC 3161 is a DER sequence"
+    async with harness.session(**certificate) as session:
+        assert (await cut_project(session, project)).status == "made"
+    assert harness.paid == (2, 2)

@@ -175,6 +175,19 @@ class DialectHandler:
             raise ApiError("not_found", f"No generation with id {generation.id!r} exists under this key")
         return generation
 
+    def find_original(self, request: Request) -> EmulatedGeneration:
+        """Return the finished generation that the path of a remix names.
+
+        Raises:
+            ApiError: There is none of this id under the key and in this dialect, or it has no video.
+        """
+        original = self.engine.retrieve(self.authenticate(request), request.path_params["id"])
+        if original.dialect != self._dialect:
+            raise ApiError("not_found", f"No generation with id {original.id!r} exists under this key")
+        if original.status != "completed":
+            raise ApiError("invalid", f"Generation {original.id} is {original.status}; only a finished one is remixed")
+        return original
+
     def links(self, generation: EmulatedGeneration, rule: FaultRule | None = None, *, at: float | None = None) -> Links:
         """Mint links to a finished video, as of now or of another Unix time; expired ones under such a fault."""
         expired = rule is not None and rule.kind == "expired_link"

@@ -93,6 +93,16 @@ class SubmitBody(BaseModel):
         return url
 
 
+class RemixBody(BaseModel):
+    """Body of `POST /generations/{id}/remix`, which is the emulator's own, beyond the contract."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    prompt: Annotated[str, Field(min_length=1, max_length=MAX_PROMPT)]
+    webhook_url: str | None = None
+    metadata: dict[str, Any] = {}
+
+
 class ListQuery(BaseModel):
     """Query of `GET /generations`."""
 
@@ -125,6 +135,7 @@ class SoraDialect:
             routes=[
                 route("/generations", POST=self.submit, GET=self.list_generations),
                 route("/generations/{id:path}/cancel", POST=self.cancel),
+                route("/generations/{id:path}/remix", POST=self.remix),
                 route("/generations/{id:path}", GET=self.retrieve),
             ],
             exception_handlers={ApiError: self._render_api_error, HTTPException: _render_http_error},
@@ -140,12 +151,22 @@ class SoraDialect:
             images = self._engine.images.keep_all({**frames, "references": body.references})
             return GenerationRequest.model_validate({**fields, "images": images})
 
-        def render(generation: EmulatedGeneration, rule: FaultRule | None) -> Response:
-            if rule is not None and rule.kind == "generation_error":
-                raise ApiError("generation", "Internal generation failure", generation_id=generation.id)
-            return JSONResponse(self._render_accepted(generation), 202)
+        return await self._handler.submit(request, read, self._render_submit)
 
-        return await self._handler.submit(request, read, render)
+    async def remix(self, request: Request) -> Response:
+        """Answer `POST /generations/{id}/remix`: a submit of its own, of the original's model, length and picture."""
+
+        async def read(request: Request) -> GenerationRequest:
+            original = self._handler.find_original(request)
+            body = validate(RemixBody, await read_json(request))
+            return original.request.remix(original.id, **body.model_dump())
+
+        return await self._handler.submit(request, read, self._render_submit)
+
+    def _render_submit(self, generation: EmulatedGeneration, rule: FaultRule | None) -> Response:
+        if rule is not None and rule.kind == "generation_error":
+            raise ApiError("generation", "Internal generation failure", generation_id=generation.id)
+        return JSONResponse(self._render_accepted(generation), 202)
 
     async def retrieve(self, request: Request) -> Response:
         """Answer `GET /generations/{id}`."""
@@ -236,6 +257,7 @@ class SoraDialect:
             "created": int(self._engine.to_server_time(generation.created)),
             "model": generation.request.model,
             "status": status_with_fault(generation.status, rule),
+            **_render_original(generation),
         }
 
     def _render_item(self, generation: EmulatedGeneration, rule: FaultRule | None) -> dict[str, Any]:
@@ -244,6 +266,7 @@ class SoraDialect:
             "status": status_with_fault(generation.status, rule),
             "created": int(self._engine.to_server_time(generation.created)),
             "prompt": self._engine.echo_prompt(generation),
+            **_render_original(generation),
         }
         if generation.status == "completed":
             item["result"] = self._render_result(generation, rule)
@@ -287,6 +310,11 @@ def _render_parameters(generation: EmulatedGeneration) -> dict[str, Any]:
         if field in images:
             (images[field],) = images[field]
     return {**shown, **further, **images, **({"options": request.options} if request.options else {})}
+
+
+def _render_original(generation: EmulatedGeneration) -> dict[str, Any]:
+    """Return the id of a remix's original; nothing for any other generation, as in the contract."""
+    return {"remixed_from": generation.request.remix_of} if generation.request.remix_of else {}
 
 
 def _render_failure(generation: EmulatedGeneration) -> dict[str, Any]:

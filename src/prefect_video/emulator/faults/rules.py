@@ -2,8 +2,8 @@
 
 A rule is an object `{operation, kind, times, after, match, ...}`. `times` is how often it fires (1 by default, null
 without limit), `after` how many matching requests pass first, `match` restricts it to a part of the prompt or a
-generation id. The first rule in order that matches and is not exhausted fires, at most one a request. Rules do not
-survive a restart.
+generation id; a remix is a submit. The first rule in order that matches and is not exhausted fires, at most one a
+request. Rules do not survive a restart.
 
 | kind | operations | parameters | what happens |
 | --- | --- | --- | --- |

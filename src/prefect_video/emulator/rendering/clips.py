@@ -50,6 +50,7 @@ class ClipLibrary:
             references=request.images.get("references", ()),
             audio=request.audio is True,
             watermark=request.watermark is not False,
+            remix_of=None if self._plate else request.remix_of,
         )
 
     def _frame_size(self, request: GenerationRequest) -> tuple[int, int]:

@@ -30,6 +30,7 @@ class ClipSpec(NamedTuple):
         references: Digests of the images that are shown small.
         audio: True for a sound track.
         watermark: False for a picture without the emulator's mark.
+        remix_of: Id of the generation whose remix it is, shown in the picture.
     """
 
     seed: str
@@ -45,6 +46,7 @@ class ClipSpec(NamedTuple):
     references: tuple[str, ...] = ()
     audio: bool = False
     watermark: bool = True
+    remix_of: str | None = None
 
     @property
     def frame_count(self) -> int:
@@ -54,7 +56,9 @@ class ClipSpec(NamedTuple):
     @property
     def key(self) -> str:
         """Return the hash of the specification; the picture shows its beginning as the clip number."""
-        return hashlib.sha256(json.dumps([PICTURE_VERSION, *self]).encode()).hexdigest()[:24]
+        # A clip that is no remix keeps the number that it had before there were any.
+        values = self if self.remix_of is not None else self[:-1]
+        return hashlib.sha256(json.dumps([PICTURE_VERSION, *values]).encode()).hexdigest()[:24]
 
 
 class Clip(NamedTuple):

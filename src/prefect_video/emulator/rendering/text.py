@@ -99,7 +99,8 @@ def _draw_line(text: str, font: Font, strength: int = 255) -> Image.Image:
 def _draw_caption(spec: ClipSpec, margin: int, font: Font, small: Font) -> Image.Image:
     """Draw the wrapped prompt, over a small line with model and clip number, as a mask across the whole width."""
     lines = [_draw_line(text, font) for text in wrap(spec.prompt, font, spec.width - 2 * margin)]
-    lines.append(_draw_line(f"{transliterate(spec.model)[:40]}   clip {spec.key[:8]}", small, strength=215))
+    remix = f"   REMIX of {spec.remix_of[:24]}" if spec.remix_of else ""
+    lines.append(_draw_line(f"{transliterate(spec.model)[:40]}   clip {spec.key[:8]}{remix}", small, strength=215))
     height = sum(line.height for line in lines) + round(margin * 2)
     panel = Image.new("L", (spec.width, height + height % 2), 0)
     y = margin

@@ -52,4 +52,6 @@ async def _find_unanswered(session: Session, job: Job) -> list[Job]:
 
 
 def _is_of(candidate: Generation | UnreadableItem, job: Job) -> bool:
-    return isinstance(candidate, Generation) and match_prompt(job.shot.prompt, candidate.prompt) is Match.SAME
+    if not isinstance(candidate, Generation) or candidate.remixed_from not in (None, job.shot.remixed_from):
+        return False
+    return match_prompt(job.shot.prompt, candidate.prompt) is Match.SAME

@@ -33,6 +33,7 @@ from prefect_video.pipeline.steps.end import raise_if_ended, require_same_accoun
 from prefect_video.pipeline.steps.job_requests import compute_fingerprint
 from prefect_video.pipeline.steps.labels import add_labels
 from prefect_video.pipeline.steps.reconcile import reconcile
+from prefect_video.pipeline.steps.remix_original import require_original
 from prefect_video.pipeline.steps.screen import refuse_blocked
 from prefect_video.pipeline.steps.shot_images import ImageLoader, with_local_images
 from prefect_video.pipeline.steps.spans import traced_step
@@ -104,6 +105,7 @@ async def submit(session: Session, job: Job, *, task_run_id: str | None = None) 
         # A claim makes another account's reservation anew, within the limits of the account that sends it.
         require_same_account(session, job)
         await require_unpaid(session, job)
+        await require_original(session, job)
     patience = _SubmitRetry(session)
     while job.state in (State.RESERVED, State.UNKNOWN):
         if job.state is State.UNKNOWN:

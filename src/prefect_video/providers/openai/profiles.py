@@ -107,7 +107,7 @@ PROFILES: Final[Mapping[str, Profile]] = {
     "generic": Profile(
         provider="openai",
         title="openai",
-        capabilities=replace(_hosted(), retention=timedelta(hours=1)),
+        capabilities=replace(_hosted(), retention=timedelta(hours=1), can_remix=True),
         webhooks=True,
         needs_key=True,
         default_url="https://api.openai.com/v1",

@@ -106,8 +106,12 @@ class OpenAIProvider(HttpProvider):
     ) -> Generation:
         """Send the shot once; the dialect has no fields for labels and a webhook.
 
-        The idempotency key is sent only where the profile has an output folder, whose path the server then reports.
+        A remix has a prompt and nothing else. The idempotency key is sent only where the profile has an output folder,
+        whose path the server then reports.
         """
+        if shot.remixed_from is not None:
+            path = f"/videos/{path_part(shot.remixed_from)}/remix"
+            return self._observe_clock(await self._submit(path, Body(json={"prompt": shot.prompt})))
         body = await create_body(self._with_own_model(shot), self.profile, idempotency_key=idempotency_key)
         return self._observe_clock(await self._submit("/videos", body))
 
@@ -151,7 +155,8 @@ class OpenAIProvider(HttpProvider):
     def compare(self, generation: Generation, shot: Shot) -> Match:
         """Compare prompt, length and size; images and options, which are not echoed, may differ."""
         prompt = match_prompt(shot.prompt, generation.prompt)
-        if shot.images or shot.options:
+        # A remix without the evidence of what it is a remix of may be another one.
+        if shot.images or shot.options or generation.remixed_from != shot.remixed_from:
             prompt = min(prompt, Match.POSSIBLE)
         echoed = generation.parameters
         is_same_size = echoed.get("size") in (None, self.profile.format_size(shot))

@@ -69,6 +69,7 @@ class VideoJob(LenientModel):
     size: str | None = None
     url: str | None = None
     file_path: str | None = None
+    remixed_from_video_id: str | None = None
     error: _Fault | str | None = None
 
     @property
@@ -263,6 +264,7 @@ class ResponseReader:
             fault=build_fault(job.status, job.fault()) if status is Status.FAILED else None,
             retry_after=retry_after,
             seconds_taken=job.seconds_taken if status is Status.COMPLETED else None,
+            remixed_from=job.remixed_from_video_id or None,
         )
 
 

@@ -41,6 +41,7 @@ SORA_PLANS: Final[Mapping[str, Capabilities]] = {
         _plan({"1080p": 20, "720p": 20, "480p": 20}, 10),
         optional_fields=_EXTENSIONS,
         max_references=None,
+        can_remix=True,
         # The emulator signs nothing.
         content_credentials=False,
     ),

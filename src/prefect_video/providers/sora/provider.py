@@ -102,25 +102,33 @@ class SoraProvider(HttpProvider):
         self, shot: Shot, *, idempotency_key: str, project: str, webhook_url: str | None = None
     ) -> Generation:
         """Send the shot once, with the labels that the dialect has for it."""
-        body: dict[str, object] = {
-            "model": shot.model,
-            "prompt": shot.prompt,
-            "duration": shot.duration,
-            "aspect_ratio": shot.aspect_ratio,
-            "resolution": shot.resolution,
+        labels = {
             "metadata": {
                 **shot.metadata,
                 "project_id": project,
                 "shot_number": shot.id,
                 "idempotency_key": idempotency_key,
             },
+            **({"webhook_url": webhook_url} if webhook_url else {}),
+        }
+        if shot.remixed_from is not None:
+            path = f"/generations/{path_part(shot.remixed_from)}/remix"
+            return await self._submit(path, {"prompt": shot.prompt, **labels})
+        body: dict[str, object] = {
+            "model": shot.model,
+            "prompt": shot.prompt,
+            "duration": shot.duration,
+            "aspect_ratio": shot.aspect_ratio,
+            "resolution": shot.resolution,
+            **labels,
         }
         body |= responses.optional_parameters(shot)
         images = await image_urls(shot, provider=self.name)
         body |= {field: urls if field == "references" else urls[0] for field, urls in images.items()}
-        if webhook_url:
-            body["webhook_url"] = webhook_url
-        response = await self._api.send_once("POST", "/generations", json=body)
+        return await self._submit("/generations", body)
+
+    async def _submit(self, path: str, body: dict[str, object]) -> Generation:
+        response = await self._api.send_once("POST", path, json=body)
         try:
             return self._observe_clock(responses.read_generation(response, provider=self.name))
         except InvalidResponse as error:

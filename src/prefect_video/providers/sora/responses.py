@@ -65,6 +65,7 @@ class _Generation(LenientModel):
     usage: _Usage | None = None
     error: _Fault | str | None = None
     progress: float | None = None
+    remixed_from: str | None = None
 
     def to_generation(self, provider: str, retry_after: float | None = None) -> Generation:
         """Build the generation that this response describes."""
@@ -83,6 +84,7 @@ class _Generation(LenientModel):
             cost_usd=self.usage.cost_usd if self.usage else None,
             fault=build_fault(self.status, _build_reported_fault(self.error), status),
             retry_after=retry_after,
+            remixed_from=self.remixed_from,
         )
 
     def _parse_status(self, provider: str) -> Status:
@@ -196,7 +198,8 @@ def compare(generation: Generation, shot: Shot) -> Match:
     images = match_images(shot, generation.parameters)
     prompt = match_prompt(shot.prompt, generation.prompt)
     model = Match.SAME if generation.model in (None, shot.model) else Match.POSSIBLE
-    return min(prompt, model, images, optional, match_values(requested, generation.parameters))
+    original = Match.SAME if generation.remixed_from == shot.remixed_from else Match.POSSIBLE
+    return min(prompt, model, original, images, optional, match_values(requested, generation.parameters))
 
 
 def optional_parameters(shot: Shot) -> dict[str, Any]:

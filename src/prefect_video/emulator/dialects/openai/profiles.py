@@ -46,6 +46,7 @@ class EngineProfile:
         redirects: True if content is a redirect to another host.
         queueing: True if any number of jobs is accepted.
         priced: True if OpenAI's prices apply; a self-hosted engine costs nothing.
+        remixes: True if a finished video can be remixed.
     """
 
     name: str
@@ -71,6 +72,7 @@ class EngineProfile:
     redirects: bool = False
     queueing: bool = True
     priced: bool = False
+    remixes: bool = False
 
 
 def _generic(name: str, prefix: str, *, redirects: bool = False) -> EngineProfile:
@@ -84,6 +86,7 @@ def _generic(name: str, prefix: str, *, redirects: bool = False) -> EngineProfil
         redirects=redirects,
         queueing=False,
         priced=True,
+        remixes=True,
     )
 
 

@@ -63,6 +63,14 @@ class CreateBody(BaseModel):
         return seconds
 
 
+class RemixBody(BaseModel):
+    """Body of a remix."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    prompt: str = Field(min_length=1, max_length=MAX_PROMPT)
+
+
 class FileReference(BaseModel):
     """First frame by the id of an uploaded file."""
 

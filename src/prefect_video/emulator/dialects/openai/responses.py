@@ -62,7 +62,7 @@ def render_job(
         "prompt": request.prompt,
         "size": f"{width}x{height}",
         "seconds": str(request.duration),
-        "remixed_from_video_id": None,
+        "remixed_from_video_id": request.remix_of,
         "error": render_failure(generation.failure, profile),
     }
     return _apply_profile(job, generation, profile)

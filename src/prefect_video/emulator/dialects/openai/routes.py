@@ -12,8 +12,9 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
 
 from prefect_video.emulator.dialects.base import DialectHandler, retry_after_headers
+from prefect_video.emulator.dialects.json_bodies import validate
 from prefect_video.emulator.dialects.openai.profiles import PROFILES, EngineProfile
-from prefect_video.emulator.dialects.openai.requests import DEFAULT_MODEL, read_create
+from prefect_video.emulator.dialects.openai.requests import DEFAULT_MODEL, RemixBody, read_body, read_create
 from prefect_video.emulator.dialects.openai.responses import render_error, render_job, unwrap_id, wrap_id
 from prefect_video.emulator.dialects.standard_webhooks import sign_delivery
 from prefect_video.emulator.engine import Engine
@@ -52,8 +53,10 @@ class OpenAIDialect:
         """Build the ASGI application, to be mounted at the profile's prefix."""
         # A wrapped id is base64 and may hold slashes.
         video = "/videos/{id:path}" if self._profile.wraps_ids else "/videos/{id}"
+        remixes = [route(f"{video}/remix", POST=self.remix)] if self._profile.remixes else []
         return Starlette(
             routes=[
+                *remixes,
                 route("/models", GET=self.models),
                 route("/videos", POST=self.create, GET=self.list_videos),
                 route(f"{video}/content", GET=self.content),
@@ -68,10 +71,20 @@ class OpenAIDialect:
         async def read(request: Request) -> GenerationRequest:
             return self._add_webhook_url(await read_create(request, self._profile, self._engine.images))
 
-        def render(generation: EmulatedGeneration, rule: FaultRule | None) -> Response:
-            return self._render_video(generation, rule, status=self._profile.accepted_status)
+        return await self._handler.submit(request, read, self._render_submit)
 
-        return await self._handler.submit(request, read, render)
+    async def remix(self, request: Request) -> Response:
+        """Answer `POST /videos/{id}/remix`: a submit of its own, of the original's model, length and size."""
+
+        async def read(request: Request) -> GenerationRequest:
+            original = self._handler.find_original(request)
+            body = validate(RemixBody, await read_body(request))
+            return self._add_webhook_url(original.request.remix(original.id, body.prompt))
+
+        return await self._handler.submit(request, read, self._render_submit)
+
+    def _render_submit(self, generation: EmulatedGeneration, rule: FaultRule | None) -> Response:
+        return self._render_video(generation, rule, status=self._profile.accepted_status)
 
     async def retrieve(self, request: Request) -> Response:
         """Answer `GET /videos/{id}`."""
