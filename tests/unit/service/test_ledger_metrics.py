@@ -78,17 +78,22 @@ async def test_the_gauges_are_what_the_ledger_holds(environment: Path, provider:
         assert 0 < seen["prefect_video_oldest_unfinished_seconds", account] < 100
 
 
+def rename_table(database: sqlite3.Connection, name: str, new_name: str) -> None:
+    # A statement that reads before it writes is refused at once, whatever the timeout, if the service wrote in between.
+    database.executescript(f"BEGIN IMMEDIATE; ALTER TABLE {name} RENAME TO {new_name}; COMMIT")
+
+
 async def test_a_ledger_that_cannot_be_read_is_down_and_hides_no_counter(
     environment: Path, provider: Emulator, sqlite_url: str
 ) -> None:
     async with run_service() as service:
         await generate(service)
-        with contextlib.closing(sqlite3.connect(sqlite_url.removeprefix("sqlite:///"))) as database:
-            database.execute("ALTER TABLE jobs RENAME TO elsewhere")
+        with contextlib.closing(sqlite3.connect(sqlite_url.removeprefix("sqlite:///"), timeout=60)) as database:
+            rename_table(database, "jobs", "elsewhere")
             try:
                 seen = await scrape(service)
             finally:
-                database.execute("ALTER TABLE elsewhere RENAME TO jobs")
+                rename_table(database, "elsewhere", "jobs")
         assert seen["prefect_video_ledger_up",] == 0
         assert seen["prefect_video_jobs_total", "accepted"] == 1
 
