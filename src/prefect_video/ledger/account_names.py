@@ -28,18 +28,16 @@ class AccountNames(LedgerBase):
             keys: Fingerprints of its keys.
             environment: Environments side by side may use one key, each under a name of its own.
         """
-        own = select(account_keys.c.key_fingerprint).where(account_keys.c.account == account)
-        other = (
-            select(_jobs.account)
-            .where(
-                _jobs.key_fingerprint.in_(keys),
-                _jobs.key_fingerprint.not_in(own),
-                _jobs.account != account,
-                _jobs.environment == environment,
-            )
-            .limit(1)
-        )
+        used = select(account_keys.c.key_fingerprint).where(account_keys.c.account == account)
         async with self._database.reading() as connection:
+            unused = set(keys) - set((await connection.execute(used)).scalars())
+            if not unused:  # as for every claim but an account's first: the jobs need not be searched
+                return None
+            other = (
+                select(_jobs.account)
+                .where(_jobs.key_fingerprint.in_(unused), _jobs.account != account, _jobs.environment == environment)
+                .limit(1)
+            )
             found: str | None = (await connection.execute(other)).scalar_one_or_none()
         return found
 
