@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
@@ -9,10 +10,12 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict
 from sqlalchemy import and_, func, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from prefect_video.errors import InvalidInput
 from prefect_video.ledger.base import LedgerBase
 from prefect_video.ledger.database import Database
+from prefect_video.ledger.hold_reasons import command_line
 from prefect_video.ledger.leases import Lease
-from prefect_video.ledger.records import UNFINISHED, State
+from prefect_video.ledger.records import UNFINISHED, JobRequest, State
 from prefect_video.ledger.tables import account_keys, jobs_table
 
 _NOTE_INTERVAL: Final = timedelta(hours=1)
@@ -109,3 +112,41 @@ class AccountKeys(LedgerBase):
         )
         async with self._database.reading() as connection:
             return {row[0]: row[1] for row in await connection.execute(query.group_by(key))}
+
+
+async def require_former_name(
+    connection: AsyncConnection, job_request: JobRequest, keys: Collection[str], ledger: str | None
+) -> None:
+    """Refuse a request of an account that never used its keys, where one has made videos under another name.
+
+    The limits of an account count by its name, and must not begin anew because that has changed.
+
+    Args:
+        connection: Of the transaction that reserves: a name may change at any time before it.
+        job_request: A request that is about to be reserved.
+        keys: Fingerprints of the account's keys.
+        ledger: The value of `--ledger` by which commands find this ledger.
+
+    Raises:
+        InvalidInput: The message names both accounts, and the commands that decide.
+    """
+    account, jobs = job_request.account, jobs_table.c
+    used = select(_columns.key_fingerprint).where(_columns.account == account)
+    unused = set(keys) - set((await connection.execute(used)).scalars())
+    if not unused:  # as for every claim but an account's first: the jobs need not be searched
+        return
+    others = select(jobs.account).where(
+        jobs.key_fingerprint.in_(unused),
+        jobs.account != account,
+        # Environments side by side may use one key, each under a name of its own.
+        jobs.environment == job_request.environment,
+    )
+    former = (await connection.execute(others.limit(1))).scalar_one_or_none()
+    if former is None:
+        return
+    rename, share = (command_line("account", verb, former, account, ledger=ledger) for verb in ("rename", "share"))
+    raise InvalidInput(
+        f"account {account}: its key was used as account {former} before, and would begin with new limits as"
+        f" {account}: budget, the plan's month, slots. Nothing was sent. Where it is the same account under another"
+        f" name: `{rename}`. Where both are to have limits of their own: `{share}`"
+    )

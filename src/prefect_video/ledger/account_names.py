@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from typing import Any
 
 from sqlalchemy import and_, delete, select, update
@@ -19,27 +18,6 @@ _jobs = jobs_table.c
 
 class AccountNames(LedgerBase):
     """The names under which accounts are recorded: their limits count by name."""
-
-    async def unadmitted(self, account: str, keys: Collection[str], *, environment: str) -> str | None:
-        """Return the account that a key has made videos for in an environment, where the given one never used it.
-
-        Args:
-            account: The account that is about to use the keys.
-            keys: Fingerprints of its keys.
-            environment: Environments side by side may use one key, each under a name of its own.
-        """
-        used = select(account_keys.c.key_fingerprint).where(account_keys.c.account == account)
-        async with self._database.reading() as connection:
-            unused = set(keys) - set((await connection.execute(used)).scalars())
-            if not unused:  # as for every claim but an account's first: the jobs need not be searched
-                return None
-            other = (
-                select(_jobs.account)
-                .where(_jobs.key_fingerprint.in_(unused), _jobs.account != account, _jobs.environment == environment)
-                .limit(1)
-            )
-            found: str | None = (await connection.execute(other)).scalar_one_or_none()
-        return found
 
     async def share(self, old: str, new: str) -> None:
         """Let another account use the keys of an account, with limits of its own.

@@ -12,6 +12,7 @@ from sqlalchemy import insert, text, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from prefect_video._shield import shielded
+from prefect_video.ledger.account_keys import require_former_name
 from prefect_video.ledger.base import LedgerBase, chunks
 from prefect_video.ledger.budgets import Limits, beginning_of_month
 from prefect_video.ledger.database import Database
@@ -55,7 +56,12 @@ class Claims(LedgerBase):
     """Claims of new rows, and the ownership of rows in progress."""
 
     async def claim(
-        self, job_requests: Sequence[JobRequest], budgets: Sequence[Budget] = (), partial: bool = False
+        self,
+        job_requests: Sequence[JobRequest],
+        budgets: Sequence[Budget] = (),
+        partial: bool = False,
+        *,
+        keys: Collection[str] = (),
     ) -> ClaimBatch:
         """Claim a batch of videos; the results say which exist, which are in progress and which to buy.
 
@@ -70,14 +76,17 @@ class Claims(LedgerBase):
             job_requests: What is wanted, in order of preference.
             budgets: The limits that apply.
             partial: Reserve those that fit, in order; otherwise all that are new, or none of them.
+            keys: Fingerprints of the keys of the account that the requests are for.
 
         Raises:
+            InvalidInput: Something is to be bought, and a key has made videos under another name of its account;
+                nothing was reserved.
             LedgerError: The ledger cannot be used; nothing was reserved.
         """
         if not job_requests:
             return ClaimBatch(claims=())
         # A task of its own: a cancellation may come during the commit, and what was claimed must then be released.
-        claiming = asyncio.ensure_future(self._claim(job_requests, budgets, partial))
+        claiming = asyncio.ensure_future(self._claim(job_requests, budgets, partial, keys))
         try:
             return await asyncio.shield(claiming)
         except asyncio.CancelledError:
@@ -117,7 +126,9 @@ class Claims(LedgerBase):
         async with self._database.reading() as connection:
             return bool(await self._owner.alive(connection, [owner_id]))
 
-    async def _claim(self, job_requests: Sequence[JobRequest], budgets: Sequence[Budget], partial: bool) -> ClaimBatch:
+    async def _claim(
+        self, job_requests: Sequence[JobRequest], budgets: Sequence[Budget], partial: bool, keys: Collection[str]
+    ) -> ClaimBatch:
         async with self._database.writing() as connection:
             await wait_for_turn(self._database, connection)
             self._database.require_file()
@@ -151,6 +162,8 @@ class Claims(LedgerBase):
             for number, job_request in undecided.items():
                 if number not in claims:
                     new.setdefault(claim_key(job_request), job_request)
+            if new and keys:
+                await require_former_name(connection, next(iter(new.values())), keys, self._command_option)
 
             late = await self._free_late(connection, job_requests, budgets, now)
             # After the releases of this transaction, whose money is free again.

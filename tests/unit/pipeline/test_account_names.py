@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from prefect_video.errors import InvalidInput, InvalidTransition
-from prefect_video.ledger import Budget
+from prefect_video.ledger import Budget, ClaimBatch
+from prefect_video.ledger.claims import Claims
+from prefect_video.session import SessionEvent
 from tests.support.recovery import RecoveryHarness, a_shot, film, statuses
 from tests.support.recovery_fixtures import OpenHarness
 from tests.unit.pipeline.test_key_rotation import NEW, OLD, account
@@ -64,3 +68,31 @@ async def test_two_names_share_a_key_only_where_that_was_chosen(harness: Recover
         await ledger.names.share(main, second)
     assert statuses(await harness.run(a_shot(2), kind=account(OLD, name="second"))) == ["stored"]
     assert {row.account for row in await harness.rows()} == {main, second}
+
+
+async def test_a_reservation_of_the_former_name_is_not_made_anew_under_another(harness: RecoveryHarness) -> None:
+    await harness.run(a_shot(1), kind=account(OLD, name="former"), budgets=ONE_VIDEO)
+    await harness.interrupt(a_shot(2), SessionEvent.CLAIMED, kind=account(OLD, name="former"))
+    with pytest.raises(InvalidInput, match="account rename"):
+        await harness.run(a_shot(2), kind=account(OLD, name="renamed"), budgets=ONE_VIDEO)
+    assert harness.paid == (1, 1)
+
+
+async def test_a_process_that_claims_while_its_account_is_renamed_begins_no_new_budget(
+    harness: RecoveryHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    former = {"kind": account(OLD, name="former"), "budgets": ONE_VIDEO}
+    await harness.run(a_shot(1), **former)
+    old, new = await account_id(harness, "former"), await account_id(harness, "renamed")
+    claim = Claims.claim
+
+    async def claim_after_rename(claims: Claims, *given: Any, **options: Any) -> ClaimBatch:
+        async with harness.ledger() as ledger:
+            await ledger.names.rename(old, new)
+        return await claim(claims, *given, **options)
+
+    # The last moment before the claim's transaction.
+    monkeypatch.setattr(Claims, "claim", claim_after_rename)
+    with pytest.raises(InvalidInput, match=f"account rename {new} {old}"):
+        await harness.run(a_shot(2), **former)
+    assert harness.paid == (1, 1)

@@ -10,7 +10,6 @@ from prefect_video.assets import Asset
 from prefect_video.downloads import prepare_private_folder
 from prefect_video.errors import InvalidTransition
 from prefect_video.ledger import UNFINISHED, Budget, ClaimOutcome, ClaimResult, Job, JobRequest, is_late
-from prefect_video.pipeline.steps.account_name import require_admitted_name
 from prefect_video.pipeline.steps.adopt import adopt_stored
 from prefect_video.pipeline.steps.store_check import find_flaws, relocate_stored, require_single_flaw
 from prefect_video.pipeline.steps.store_identity import accept_store, check_store, require_root
@@ -116,9 +115,9 @@ async def claim_shots(
     # Before the checks, which a video that the store holds does not need.
     existing = await adopt_stored(session, job_requests)
     await _check_for_free(session, existing)
-    if any(job is None for job in existing):
-        await require_admitted_name(session)
-    batch = await session.ledger.claims.claim(job_requests, budgets, partial=partial)
+    account = session.provider.account
+    keys = {key for key in (account.key_fingerprint, account.previous_key_fingerprint) if key and key != account.id}
+    batch = await session.ledger.claims.claim(job_requests, budgets, partial=partial, keys=keys)
     for warning in batch.warnings:
         logger.warning("budget: %s", warning)
     session.report_budgets(batch.nearly_used)
