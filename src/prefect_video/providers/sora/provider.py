@@ -111,9 +111,18 @@ class SoraProvider(HttpProvider):
             },
             **({"webhook_url": webhook_url} if webhook_url else {}),
         }
+        path, body = await self._build_request(shot, labels)
+        response = await self._api.send_once("POST", path, json=body)
+        try:
+            return self._observe_clock(responses.read_generation(response, provider=self.name))
+        except InvalidResponse as error:
+            raise unreadable_submit(error, response, provider=self.name) from error
+
+    async def _build_request(self, shot: Shot, labels: Mapping[str, object]) -> tuple[str, dict[str, object]]:
+        """Return the path and the body of a shot's submit; those of a remix have its prompt and nothing else."""
         if shot.remixed_from is not None:
             path = f"/generations/{path_part(shot.remixed_from)}/remix"
-            return await self._submit(path, {"prompt": shot.prompt, **labels})
+            return path, {"prompt": shot.prompt, **labels}
         body: dict[str, object] = {
             "model": shot.model,
             "prompt": shot.prompt,
@@ -125,14 +134,7 @@ class SoraProvider(HttpProvider):
         body |= responses.optional_parameters(shot)
         images = await image_urls(shot, provider=self.name)
         body |= {field: urls if field == "references" else urls[0] for field, urls in images.items()}
-        return await self._submit("/generations", body)
-
-    async def _submit(self, path: str, body: dict[str, object]) -> Generation:
-        response = await self._api.send_once("POST", path, json=body)
-        try:
-            return self._observe_clock(responses.read_generation(response, provider=self.name))
-        except InvalidResponse as error:
-            raise unreadable_submit(error, response, provider=self.name) from error
+        return "/generations", body
 
     async def retrieve(self, generation_id: str) -> Generation:
         """Read one generation, with a fresh link when it is completed."""
