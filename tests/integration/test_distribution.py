@@ -106,3 +106,15 @@ def test_a_command_that_is_killed_says_by_which_signal() -> None:
     kill = f"import os; os.kill(os.getpid(), {int(signal.SIGKILL)})"
     command = [sys.executable, "-m", "tests.support.time_limit", "60", sys.executable, "-c", kill]
     assert subprocess.run(command, cwd=ROOT, timeout=PATIENCE_SECONDS, check=False).returncode == 128 + signal.SIGKILL
+
+
+def test_a_terminated_limit_terminates_its_command() -> None:
+    wait = "import time; print('ready', flush=True); time.sleep(60)"
+    command = [sys.executable, "-m", "tests.support.time_limit", "60", sys.executable, "-c", wait]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as limited:
+        assert limited.stdout is not None
+        assert limited.stdout.readline() == "ready\n"
+        limited.terminate()
+        # The pipe ends when the command has ended too.
+        assert limited.communicate(timeout=PATIENCE_SECONDS)[0] == ""
+    assert limited.returncode == 128 + signal.SIGTERM

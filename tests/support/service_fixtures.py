@@ -75,8 +75,10 @@ async def run_service(port_socket: socket.socket | None = None, **overrides: obj
     server = uvicorn.Server(build_server_config(app, settings))
     running = asyncio.create_task(_serve(server, listening))
     headers = {"Authorization": f"Bearer {TOKEN}"}
+    # A connection is given up well before the server ends it: one that it ends just then answers nothing.
+    limits = httpx.Limits(keepalive_expiry=settings.idle_seconds / 2)
     async with httpx.AsyncClient(
-        base_url=address, headers=headers, verify=trusted_certificates(), timeout=30
+        base_url=address, headers=headers, verify=trusted_certificates(), timeout=30, limits=limits
     ) as client:
         while not server.started:
             if running.done():

@@ -1,7 +1,7 @@
 """Command with a time limit: `python -m tests.support.time_limit SECONDS COMMAND ...`.
 
-At the limit the command receives SIGABRT first, on which Python prints the stack of each thread. Works on systems
-without `timeout` too; the exit status is 124, as with `timeout`.
+At the limit the command receives SIGABRT first, on which Python prints the stack of each thread. A SIGTERM is passed on,
+so that nothing is left running. Works on systems without `timeout` too; the exit status is 124, as with `timeout`.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ _ABORT_SECONDS: Final = 10.0
 def run(seconds: float, command: Sequence[str]) -> int:
     """Run a command to its end or to the limit, and return its exit status as a shell would: 124 for the limit."""
     with subprocess.Popen(command) as process:
+        signal.signal(signal.SIGTERM, lambda number, _: process.send_signal(number))
         try:
             status = _wait(process, seconds)
             return status if status >= 0 else 128 - status

@@ -103,8 +103,8 @@ class _Setup:
     async def make_pools(self, kind: str | None) -> AsyncIterator[Change]:
         """Create work pools, their queues, and the limits that blocks or deployments name."""
         for pool in _unique(deployment.work_pool.name for deployment in self.file.deployments):
-            change = await ensure_work_pool(self.client, pool, kind, dry_run=self.dry_run)
-            self._pool_types.add(change.detail)
+            change, pool_type = await ensure_work_pool(self.client, pool, kind, dry_run=self.dry_run)
+            self._pool_types.add(pool_type)
             yield change
             queues = _unique(
                 deployment.work_pool.work_queue_name

@@ -20,8 +20,8 @@ PRIORITIES: Final[Mapping[str, int]] = MappingProxyType({"high": 1, "normal": 2,
 """Queues by priority: what is in the lowest number starts first."""
 
 
-async def ensure_work_pool(client: PrefectClient, name: str, kind: str | None, *, dry_run: bool) -> Change:
-    """Create a work pool unless it exists; one that exists stays as it is, of whatever type.
+async def ensure_work_pool(client: PrefectClient, name: str, kind: str | None, *, dry_run: bool) -> tuple[Change, str]:
+    """Create a work pool unless it exists; one that exists stays as it is, of whatever type. Returns its type too.
 
     Raises:
         InvalidInput: Prefect does not know the type of the pool to be created.
@@ -31,7 +31,7 @@ async def ensure_work_pool(client: PrefectClient, name: str, kind: str | None, *
     except ObjectNotFound:
         pass
     else:
-        return Change(kind="work pool", name=name, outcome=Outcome.UNCHANGED, detail=found.type)
+        return Change(kind="work pool", name=name, outcome=Outcome.UNCHANGED, detail=found.type), found.type
     kind = kind or DEFAULT_TYPE
     # Given at once: without it, variables of deployments are not known until a worker has started.
     template = await get_default_base_job_template_for_infrastructure_type(kind)
@@ -42,7 +42,7 @@ async def ensure_work_pool(client: PrefectClient, name: str, kind: str | None, *
         )
     if not dry_run:
         await client.create_work_pool(WorkPoolCreate(name=name, type=kind, base_job_template=template))
-    return Change(kind="work pool", name=name, outcome=Outcome.CREATED, detail=kind)
+    return Change(kind="work pool", name=name, outcome=Outcome.CREATED, detail=kind), kind
 
 
 async def ensure_queues(

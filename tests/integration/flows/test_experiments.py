@@ -15,6 +15,8 @@ from prefect_video.flows import measure_response_time
 
 
 async def test_a_measurement_is_an_artifact_and_is_bought_once(session: Path, emulator: Emulator) -> None:
+    # So slow that a busy machine sees them unfinished: a late wait does not show how long one took.
+    emulator.change_speed(10)
     experiment = ResponseTime(durations=(1, 2), resolution="480p", budget_usd=Decimal(5))
     state = await measure_response_time(experiment, return_state=True)
     found = await state.result()  # type: ignore[misc]

@@ -7,7 +7,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import pytest
 from prefect.client.orchestration import PrefectClient, get_client
@@ -120,6 +120,15 @@ async def test_a_parent_that_is_repeated_starts_no_part_twice_and_a_cancelled_on
     assert emulator.usage()["billed"] == 5
 
 
+@pytest.fixture
+async def parent(client: PrefectClient, session: Path, monkeypatch: pytest.MonkeyPatch) -> FlowRun:
+    """Start the run of a split project, which no worker takes."""
+    monkeypatch.setattr("prefect_video.flows.parts._POLL_SECONDS", 0.05)
+    name = uuid4().hex[:8]
+    deployment = await deploy_projects(client, name, name)
+    return await client.read_flow_run(await start_project(deployment, f"film-{name}", shots=4))
+
+
 async def find_parts_of(client: PrefectClient, parent: FlowRun, number: int) -> dict[UUID, FlowRun]:
     """Wait until a run has started so many parts, and return them by id."""
     of_deployment = DeploymentFilter(id=DeploymentFilterId(any_=[parent.deployment_id]))
@@ -146,11 +155,8 @@ async def making(parent: FlowRun) -> AsyncIterator[asyncio.Task[None]]:
 
 
 async def test_parts_are_found_again_and_one_that_has_crashed_is_followed_by_another(
-    client: PrefectClient, session: Path, monkeypatch: pytest.MonkeyPatch
+    client: PrefectClient, parent: FlowRun
 ) -> None:
-    monkeypatch.setattr("prefect_video.flows.parts._POLL_SECONDS", 0.05)
-    deployment = await deploy_projects(client, "found-again", "found-again")
-    parent = await client.read_flow_run(await start_project(deployment, "found-film", shots=4))
     async with making(parent):
         first = await find_parts_of(client, parent, 2)
     crashed, other = first.values()
@@ -166,11 +172,8 @@ async def test_parts_are_found_again_and_one_that_has_crashed_is_followed_by_ano
 
 
 async def test_cancelling_the_parent_cancels_its_parts_and_it_ends_as_cancelled(
-    client: PrefectClient, session: Path, monkeypatch: pytest.MonkeyPatch
+    client: PrefectClient, parent: FlowRun
 ) -> None:
-    monkeypatch.setattr("prefect_video.flows.parts._POLL_SECONDS", 0.05)
-    deployment = await deploy_projects(client, "unwanted", "unwanted")
-    parent = await client.read_flow_run(await start_project(deployment, "unwanted-film", shots=4))
     async with making(parent) as task:
         parts = await find_parts_of(client, parent, 2)
         await cancel_parts(parent.id, client, list(parts.values()))
@@ -180,9 +183,9 @@ async def test_cancelling_the_parent_cancels_its_parts_and_it_ends_as_cancelled(
     assert {run.state_name for run in (await find_parts_of(client, parent, 2)).values()} == {"Cancelled"}
 
 
-async def test_parts_that_no_worker_begins_are_given_up_and_not_cancelled(client: PrefectClient, session: Path) -> None:
-    deployment = await deploy_projects(client, "no-worker", "no-worker")
-    parent = await client.read_flow_run(await start_project(deployment, "waiting-film", shots=4))
+async def test_parts_that_no_worker_begins_are_given_up_and_not_cancelled(
+    client: PrefectClient, parent: FlowRun
+) -> None:
     assert parent.parameters is not None
     await Parts(
         parent, split_project(Project.model_validate(parent.parameters["project"]), 2), {}, stall_seconds=1

@@ -141,6 +141,7 @@ async def test_a_token_without_a_scope_is_refused(environment: Path, provider: E
 
 async def test_a_job_in_progress_is_cancelled(environment: Path, provider: Emulator, clients: Clients) -> None:
     clients.add("agent")
+    provider.change_speed(1)
     async with open_client(clients, "agent") as client:
         job = await call(client, "generate", **{**VIDEO, "duration": 20})
         await wait_for_status(client, job["job_id"], "processing")

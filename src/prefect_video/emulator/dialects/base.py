@@ -170,10 +170,7 @@ class DialectHandler:
             ApiError: There is none of this id under the key and in this dialect.
         """
         self.engine.usage.count_request(operation)
-        generation = self.engine.retrieve(self.authenticate(request), request.path_params["id"])
-        if generation.dialect != self._dialect:
-            raise ApiError("not_found", f"No generation with id {generation.id!r} exists under this key")
-        return generation
+        return self._find(request)
 
     def find_original(self, request: Request) -> EmulatedGeneration:
         """Return the finished generation that the path of a remix names.
@@ -181,12 +178,16 @@ class DialectHandler:
         Raises:
             ApiError: There is none of this id under the key and in this dialect, or it has no video.
         """
-        original = self.engine.retrieve(self.authenticate(request), request.path_params["id"])
-        if original.dialect != self._dialect:
-            raise ApiError("not_found", f"No generation with id {original.id!r} exists under this key")
+        original = self._find(request)
         if original.status != "completed":
             raise ApiError("invalid", f"Generation {original.id} is {original.status}; only a finished one is remixed")
         return original
+
+    def _find(self, request: Request) -> EmulatedGeneration:
+        generation = self.engine.retrieve(self.authenticate(request), request.path_params["id"])
+        if generation.dialect != self._dialect:
+            raise ApiError("not_found", f"No generation with id {generation.id!r} exists under this key")
+        return generation
 
     def links(self, generation: EmulatedGeneration, rule: FaultRule | None = None, *, at: float | None = None) -> Links:
         """Mint links to a finished video, as of now or of another Unix time; expired ones under such a fault."""
