@@ -135,7 +135,7 @@ async def generate_project(
 
 @dataclass(frozen=True)
 class Order:
-    """What a run is to make, and how.
+    """Order of a run: the shots to make, and how.
 
     Attributes:
         project: The shots.

@@ -37,7 +37,7 @@ class ContentCredentials(BaseModel):
 
     @property
     def flaw(self) -> str | None:
-        """What is wrong, in one sentence; None where nothing is."""
+        """The flaw of its manifest in one sentence; None where there is none."""
         if self.state == "invalid":
             return f"its C2PA manifest does not hold: {', '.join(self.problems) or 'no reason given'}"
         if self.state == "absent" and self.promised:

@@ -38,7 +38,7 @@ Seconds = Annotated[int, Field(ge=1, le=60, strict=True)]
 
 
 class Experiment(Input, ABC):
-    """What is to be measured, and the most that it may cost.
+    """Plan of a measurement, and the most that it may cost.
 
     Attributes:
         model: The provider's name of the model.
@@ -114,7 +114,7 @@ class Experiment(Input, ABC):
 
 
 class Measurement(BaseModel, ABC):
-    """What an experiment has found.
+    """Finding of an experiment.
 
     Attributes:
         experiment: Name of the experiment.
@@ -155,7 +155,7 @@ class Measurement(BaseModel, ABC):
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What else is to be known about the finding."""
+        """Remarks on the finding."""
         return ()
 
     @property

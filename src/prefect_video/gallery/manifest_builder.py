@@ -63,7 +63,7 @@ class TakeOutcome:
 
 @dataclass(frozen=True)
 class ProjectFacts:
-    """What a manifest is built from.
+    """Facts from which a manifest is built.
 
     Attributes:
         name: Name of the project.

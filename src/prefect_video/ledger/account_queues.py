@@ -41,7 +41,7 @@ class AccountQueue(BaseModel):
 
     @property
     def left_videos(self) -> int | None:
-        """What is left of the plan's month; None for no limit that is known."""
+        """Videos left in the plan's month; None for no limit that is known."""
         return None if self.monthly_videos is None else max(0, self.monthly_videos - self.used_videos)
 
 

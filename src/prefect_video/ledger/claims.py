@@ -144,19 +144,8 @@ class Claims(LedgerBase):
             others = [job_request for job_request in job_requests if claim_key(job_request) not in in_progress]
             finished = await read_finished(connection, others)
 
-            claims: dict[int, ClaimResult] = {}
-            undecided: dict[int, JobRequest] = {}
-            for number, job_request in enumerate(job_requests):
-                key = claim_key(job_request)
-                if key in in_progress:
-                    kind = ClaimOutcome.ACQUIRED if key in taken else ClaimOutcome.JOINED
-                    # Of two equal requests only the first acquires the row; the second joins it.
-                    taken.discard(key)
-                    claims[number] = ClaimResult(kind=kind, request=job_request, job=in_progress[key])
-                elif claim := _settled_result(job_request, finished.get(key, ()), now):
-                    claims[number] = claim
-                else:
-                    undecided[number] = job_request
+            claims = _known_results(job_requests, in_progress, taken, finished, now)
+            undecided = {number: job_request for number, job_request in enumerate(job_requests) if number not in claims}
             claims |= await _find_elsewhere(connection, undecided, now)
             new: dict[Key, JobRequest] = {}
             for number, job_request in undecided.items():
@@ -373,6 +362,27 @@ def _settled_result(job_request: JobRequest, finished: Sequence[Job], now: datet
         last = next(job for job in finished if job.state is not State.STORED)
         return ClaimResult(kind=ClaimOutcome.EXHAUSTED, request=job_request, job=last)
     return None
+
+
+def _known_results(
+    job_requests: Sequence[JobRequest],
+    in_progress: Mapping[Key, Job],
+    taken: set[Key],
+    finished: Mapping[Key, Sequence[Job]],
+    now: datetime,
+) -> dict[int, ClaimResult]:
+    """Return the results of the requests that existing jobs decide, by their numbers; use up the keys taken over."""
+    results: dict[int, ClaimResult] = {}
+    for number, job_request in enumerate(job_requests):
+        key = claim_key(job_request)
+        if key in in_progress:
+            kind = ClaimOutcome.ACQUIRED if key in taken else ClaimOutcome.JOINED
+            # Of two equal requests only the first acquires the row; the second joins it.
+            taken.discard(key)
+            results[number] = ClaimResult(kind=kind, request=job_request, job=in_progress[key])
+        elif settled := _settled_result(job_request, finished.get(key, ()), now):
+            results[number] = settled
+    return results
 
 
 async def _find_elsewhere(

@@ -142,7 +142,7 @@ async def _read_requested(ledger: Ledger, request: ApprovalRequest) -> dict[int,
 
 @dataclass(frozen=True)
 class _ShotHistory:
-    """What is known of one shot, whose prompt may have changed and changed back.
+    """Jobs and decisions of one shot, whose prompt may have changed and changed back.
 
     Attributes:
         stored: Its stored jobs, oldest first.

@@ -20,7 +20,7 @@ OnChange = Callable[[Generation], None]
 
 
 class Forecast(Protocol):
-    """When one generation should be done, as far as is known by now."""
+    """Estimate of when one generation is done, by what is known now."""
 
     @property
     def version(self) -> int:

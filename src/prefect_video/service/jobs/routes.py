@@ -73,7 +73,7 @@ _LARGEST_YEAR: Final = 9998
 
 @dataclass(frozen=True)
 class JobApi:
-    """What the routes of the job API are built from.
+    """Parts from which the routes of the job API are built.
 
     Attributes:
         jobs: Creates and finds jobs.

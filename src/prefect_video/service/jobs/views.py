@@ -27,7 +27,7 @@ _STATUSES: Final[dict[State, JobStatus]] = {
 
 
 class QualityView(BaseModel):
-    """What the quality gates of a project have found in a video.
+    """Findings of a project's quality gates in a video.
 
     Attributes:
         score: Its quality from 0 to 1, to compare takes of one shot.
@@ -232,7 +232,7 @@ class ProjectView(BaseModel):
 
 
 class SpendView(BaseModel):
-    """What a token has committed in this calendar month (UTC).
+    """Money that a token has committed in this calendar month (UTC).
 
     Attributes:
         token: Its name.
