@@ -330,7 +330,7 @@ async def _reopen_flawed(session: Session, takes: Sequence[TakeRequest], rebuy_m
     copies = await find_whole_copies(session.ledger, session.store, [stored[key] for key in flaws])
     flaws = {key: flaw for key, flaw in flaws.items() if key not in copies}
     if flaws and not rebuy_missing:
-        accounts = [candidate.job_request.account for candidate in candidates]
+        accounts = [candidate.session.provider.account for candidate in candidates]
         await require_single_flaw(session, stored, flaws, accounts=accounts)
     for candidate in candidates:
         if candidate.existing and (flaw := flaws.get(candidate.existing.id)):

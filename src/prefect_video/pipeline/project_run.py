@@ -217,7 +217,7 @@ class ProjectRun:
         """
         takes = [take for take in takes if not take.is_late]
         candidates = [candidate for take in takes for candidate in take.candidates]
-        accounts = [session.provider.account.id for session in self.sessions]
+        accounts = [session.provider.account for session in self.sessions]
         for session in sessions_of(candidates):
             job_requests = [candidate.job_request for candidate in candidates if candidate.session is session]
             # Less for its result than for what it does: it reopens a job whose file is missing or damaged.

@@ -102,6 +102,13 @@ class Account:
         """Fingerprint of the key that has given an answer, where that can only be the one in use."""
         return self.key_fingerprint if self.previous_key_fingerprint is None else None
 
+    def has_made(self, account: str, key_fingerprint: str | None) -> bool:
+        """Tell whether a generation is of this account, by the id that it is recorded under and the key that sent it.
+
+        What a key of the account has sent is its own under any name: a name may have changed since, or be another's.
+        """
+        return account == self.id or self.has_key(key_fingerprint)
+
     def has_key(self, key_fingerprint: str | None) -> bool:
         """Tell whether a key is that in use, or the one that it replaces."""
         return key_fingerprint is not None and key_fingerprint in (self.key_fingerprint, self.previous_key_fingerprint)

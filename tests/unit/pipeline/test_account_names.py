@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -95,4 +96,29 @@ async def test_a_process_that_claims_while_its_account_is_renamed_begins_no_new_
     monkeypatch.setattr(Claims, "claim", claim_after_rename)
     with pytest.raises(InvalidInput, match=f"account rename {new} {old}"):
         await harness.run(a_shot(2), **former)
+    assert harness.paid == (1, 1)
+
+
+async def test_a_new_ledger_fetches_again_for_free_what_was_made_under_a_former_name(harness: RecoveryHarness) -> None:
+    harness.emulator.add_fault(operation="content", kind="altered_file", alteration="longer", match={"prompt": "cut"})
+    former, renamed = ({"kind": account(OLD, name=name)} for name in ("former", "renamed"))
+    made = film(a_shot(1), a_shot(2, prompt="cut"))
+    assert statuses(await harness.run(made, **former)) == ["stored", "held"]
+    harness.videos[0].unlink()
+    other = replace(harness, ledger_url=f"sqlite:///{harness.folder / 'other.db'}")
+    assert statuses(await other.run(made, **renamed)) == ["stored", "held"]
+    assert harness.paid == (2, 2)
+    # Nor is the new ledger a reason to rename an account that it has never recorded.
+    assert statuses(await other.run(a_shot(3), **renamed)) == ["stored"]
+    assert {row.account for row in await other.rows()} == {await account_id(harness, "renamed")}
+    assert harness.paid == (3, 3)
+
+
+async def test_a_lost_file_of_another_name_of_the_key_is_fetched_again_for_free(harness: RecoveryHarness) -> None:
+    assert statuses(await harness.run(a_shot(1), kind=account(OLD, name="main"))) == ["stored"]
+    async with harness.ledger() as ledger:
+        await ledger.names.share(await account_id(harness, "main"), await account_id(harness, "second"))
+    harness.videos[0].unlink()
+    report = await harness.run(a_shot(1), kind=account(OLD, name="second"))
+    assert (statuses(report), len(harness.videos)) == (["stored"], 1)
     assert harness.paid == (1, 1)

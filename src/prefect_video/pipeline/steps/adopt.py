@@ -19,7 +19,13 @@ from prefect_video._counted import counted
 from prefect_video.assets import Asset
 from prefect_video.errors import InvalidTransition, LedgerBehindStore
 from prefect_video.ledger import Job, JobRequest, Ledger, State, job_from_values, row_from_request
-from prefect_video.pipeline.steps.adopt_rejected import adopt_kept, choose_kept, find_unknown, read_all_kept
+from prefect_video.pipeline.steps.adopt_rejected import (
+    adopt_kept,
+    adopting_account,
+    choose_kept,
+    find_unknown,
+    read_all_kept,
+)
 from prefect_video.pipeline.steps.store import asset_draft
 from prefect_video.pipeline.steps.store_check import describe_size
 from prefect_video.pipeline.steps.store_identity import claim_store
@@ -267,7 +273,7 @@ async def _find_lost_video(
 
     Not one of a generation that this ledger knows: that was tried before, and the provider no longer has it.
     """
-    same = [video for video in videos if _is_of(video, job_request) and _is_at(video, job_request)]
+    same = [video for video in videos if _is_of(video, job_request) and _is_fetchable(session, video)]
     if not same:
         return None
     ids = {video.sidecar.asset.generation_id for video in same if video.sidecar}
@@ -279,11 +285,13 @@ async def _find_lost_video(
     )
 
 
-def _is_at(video: StoredVideo, job_request: JobRequest) -> bool:
-    """Return whether a video was made by the account that would make it again."""
+def _is_fetchable(session: Session, video: StoredVideo) -> bool:
+    """Return whether a video was made by the account in use, under its name of today or another."""
     if video.sidecar is None or video.sidecar.ledger is None or not video.sidecar.asset.generation_id:
         return False
-    return (video.sidecar.asset.provider, video.sidecar.ledger.account) == (job_request.provider, job_request.account)
+    reference, provider = video.sidecar.ledger, session.provider
+    made_there = video.sidecar.asset.provider == provider.name
+    return made_there and provider.account.has_made(reference.account, reference.key_fingerprint)
 
 
 def _published_at(video: StoredVideo) -> datetime:
@@ -360,7 +368,7 @@ def _stored_job(session: Session, job_request: JobRequest, video: StoredVideo) -
         values |= {
             # The same id in both ledgers, as the names of the files in the store end with it.
             "id": reference.job,
-            "account": reference.account,
+            "account": adopting_account(session, reference),
             "credentials": reference.credentials,
             "key_fingerprint": reference.key_fingerprint,
         }

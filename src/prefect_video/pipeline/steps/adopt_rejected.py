@@ -24,7 +24,7 @@ from prefect_video.ledger import (
     row_from_request,
 )
 from prefect_video.session import Session
-from prefect_video.storage import KeptVideo, Store, read_kept
+from prefect_video.storage import KeptVideo, LedgerReference, Store, read_kept
 
 logger = logging.getLogger(__name__)
 
@@ -54,6 +54,8 @@ def choose_kept(job_request: JobRequest, kept: Sequence[KeptVideo]) -> KeptVideo
 async def adopt_kept(session: Session, job_request: JobRequest, video: KeptVideo) -> bool:
     """Add a held job for a rejected video; it costs nothing in this ledger."""
     job = held_job(session, job_request, video)
+    if video.draft.ledger is not None:
+        job = job.model_copy(update={"account": adopting_account(session, video.draft.ledger)})
     try:
         await session.ledger.recovery.adopt(job, f"adopted from {video.uri}, which was paid and is not as requested")
     except InvalidTransition as error:
@@ -61,6 +63,16 @@ async def adopt_kept(session: Session, job_request: JobRequest, video: KeptVideo
         return False
     logger.warning("%s/%s: it was paid before, and is kept as %s", job_request.project, job_request.shot.id, video.uri)
     return True
+
+
+def adopting_account(session: Session, reference: LedgerReference) -> str:
+    """Return the id of the account that a video of another ledger is recorded under.
+
+    One that the account in use has made under another name is recorded under the name of today. It costs nothing here,
+    so that no limit of the other name has to be moved with it.
+    """
+    account = session.provider.account
+    return account.id if account.has_made(reference.account, reference.key_fingerprint) else reference.account
 
 
 def held_job(session: Session, job_request: JobRequest, video: KeptVideo) -> Job:

@@ -11,10 +11,11 @@ from prefect_video.downloads import prepare_private_folder
 from prefect_video.errors import InvalidTransition
 from prefect_video.ledger import UNFINISHED, Budget, ClaimOutcome, ClaimResult, Job, JobRequest, is_late
 from prefect_video.pipeline.steps.adopt import adopt_stored
-from prefect_video.pipeline.steps.store_check import find_flaws, relocate_stored, require_single_flaw
+from prefect_video.pipeline.steps.store_check import can_fetch, find_flaws, relocate_stored, require_single_flaw
 from prefect_video.pipeline.steps.store_identity import accept_store, check_store, require_root
 from prefect_video.pipeline.steps.whole_copies import use_whole_copies
 from prefect_video.projects import Project
+from prefect_video.providers import Account
 from prefect_video.session import Session, SessionEvent
 
 logger = logging.getLogger(__name__)
@@ -30,7 +31,11 @@ def project_budgets(session: Session, project: Project) -> tuple[Budget, ...]:
 
 
 async def find_assets(
-    session: Session, job_requests: Sequence[JobRequest], *, rebuy_missing: bool = False, accounts: Collection[str] = ()
+    session: Session,
+    job_requests: Sequence[JobRequest],
+    *,
+    rebuy_missing: bool = False,
+    accounts: Collection[Account] = (),
 ) -> list[Asset | None]:
     """Find the stored asset of each request, or None, with one query of the ledger and one check of the store.
 
@@ -42,7 +47,7 @@ async def find_assets(
         job_requests: The requests.
         rebuy_missing: Accept the store, although files are missing there; a refresh of everything does too. What is in
             another store that is out of reach counts as missing.
-        accounts: Ids of further accounts that the run has open, and can fetch videos from.
+        accounts: Further accounts that the run has open, and can fetch videos from.
 
     Raises:
         StoreOutage: The store is not the one that the ledger knows, or several files are missing at once.
@@ -68,21 +73,21 @@ async def find_assets(
     mended = await use_whole_copies(session, stored, flaws)
     stored |= mended
     flaws = {key: flaw for key, flaw in flaws.items() if key not in mended}
-    reachable = {session.provider.account.id, *accounts}
+    reachable = (session.provider.account, *accounts)
     if flaws and not rebuy_missing:
         await require_single_flaw(session, stored, flaws, accounts=reachable)
     if rebuy_missing:
         session.accepted_rebuys.update(stored[key].id for key in flaws)
     for key, flaw in flaws.items():
-        await _reopen(session, stored[key], flaw, can_fetch=stored[key].account in reachable)
+        await _reopen(session, stored[key], flaw, is_fetchable=can_fetch(stored[key], reachable))
     whole = {key: job.asset for key, job in stored.items() if job.asset and key not in flaws}
     return [whole.get(job.id) if job else None for job in found]
 
 
-async def _reopen(session: Session, job: Job, flaw: str, *, can_fetch: bool) -> None:
+async def _reopen(session: Session, job: Job, flaw: str, *, is_fetchable: bool) -> None:
     """Reopen a job whose file is missing or damaged, so that a claim fetches it again or buys it again."""
     reason = f"its stored file was {flaw}"
-    if not can_fetch or job.generation_id is None:
+    if not is_fetchable or job.generation_id is None:
         logger.warning("%s/%s: %s; it is made again, as requested", job.project, job.shot.id, reason)
         await session.ledger.jobs.record_missing(job.id, reason)
         return

@@ -110,10 +110,9 @@ def require_same_account(session: Session, job: Job) -> None:
     Raises:
         HeldForReview: The job belongs to another account than the session's; nothing was requested or written.
     """
-    account = session.provider.account.id
-    if job.account == account or (
-        job.state is not State.RESERVED and session.provider.account.has_key(job.key_fingerprint)
-    ):
+    account = session.provider.account
+    # What is reserved only was sent with no key.
+    if account.has_made(job.account, None if job.state is State.RESERVED else job.key_fingerprint):
         return
     raise HeldForReview(
         hold_message(
@@ -125,7 +124,7 @@ def require_same_account(session: Session, job: Job) -> None:
             what=_describe(job),
             account=job.account,
             credentials=job.credentials,
-            used_account=account,
+            used_account=account.id,
             used_credentials=session.credentials,
         )
     )

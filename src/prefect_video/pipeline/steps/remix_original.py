@@ -31,7 +31,8 @@ async def find_original(sessions: Sequence[Session], asset: Asset) -> tuple[Sess
     made = [job for job in jobs if job.provider == asset.provider]
     for job in made:
         for session in sessions:
-            if _is_account_of(session, job):
+            provider = session.provider
+            if provider.name == job.provider and provider.account.has_made(job.account, job.key_fingerprint):
                 return session, job
     where = f" at account {made[0].account} (credentials {made[0].credentials})" if made else ""
     used = ", ".join(f"{session.provider.account.id} ({session.credentials})" for session in sessions)
@@ -39,11 +40,6 @@ async def find_original(sessions: Sequence[Session], asset: Asset) -> tuple[Sess
         f"{original} was made by {asset.provider}{where}, where alone it can be remixed; this run uses {used}: run with"
         " those credentials, or make it anew with `--refresh`"
     )
-
-
-def _is_account_of(session: Session, job: Job) -> bool:
-    account = session.provider.account
-    return session.provider.name == job.provider and (account.id == job.account or account.has_key(job.key_fingerprint))
 
 
 async def require_original(session: Session, job: Job) -> None:

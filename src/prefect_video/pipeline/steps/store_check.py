@@ -7,7 +7,7 @@ that is missing or damaged is fetched again, free.
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import PurePosixPath
 from typing import Final
 
@@ -16,6 +16,7 @@ from prefect_video.errors import InvalidInput, StoreError, StoreOutage
 from prefect_video.ledger import Job
 from prefect_video.pipeline.steps.store_identity import outage_advice, repair_command
 from prefect_video.pipeline.steps.whole_copies import MISSING, has_copy, sizes_in_reach
+from prefect_video.providers import Account
 from prefect_video.session import Session
 from prefect_video.storage import Store, open_store, place_asset, thumbnail_path
 
@@ -90,7 +91,7 @@ def describe_size(found: int | None, expected: int) -> str | None:
 
 
 async def require_single_flaw(
-    session: Session, stored: Mapping[str, Job], flaws: Mapping[str, str], *, accounts: Collection[str]
+    session: Session, stored: Mapping[str, Job], flaws: Mapping[str, str], *, accounts: Collection[Account]
 ) -> None:
     """Refuse to treat missing files as deleted ones where that is probably an outage.
 
@@ -98,7 +99,7 @@ async def require_single_flaw(
         session: The store, and the account that would fetch them again.
         stored: The stored jobs, by any key.
         flaws: The result of `find_flaws`.
-        accounts: Ids of the accounts that the run can fetch videos from.
+        accounts: The accounts that the run can fetch videos from.
 
     Raises:
         StoreOutage: Several files are missing or damaged, or the one cannot be fetched again from here.
@@ -155,7 +156,12 @@ def _store_of(session: Session, job: Job) -> str:
     return session.store_name if job.asset and session.store.owns(job.asset.uri) else job.store
 
 
-async def _require_own_store(session: Session, job: Job, flaw: str, accounts: Collection[str]) -> None:
+def can_fetch(job: Job, accounts: Iterable[Account]) -> bool:
+    """Return True where one of some accounts has made a job's generation, and can fetch its video again."""
+    return any(account.has_made(job.account, job.key_fingerprint) for account in accounts)
+
+
+async def _require_own_store(session: Session, job: Job, flaw: str, accounts: Collection[Account]) -> None:
     """Refuse a file that seems missing because the store is another one, or that another account must serve."""
     assert job.asset is not None
     if job.provider == MANUAL:
@@ -164,7 +170,7 @@ async def _require_own_store(session: Session, job: Job, flaw: str, accounts: Co
             " was bought. Bring the file back, or store the clip again with `prefect-video adopt`; or run with"
             " --rebuy-missing to have the shot generated instead"
         )
-    if job.account not in accounts:
+    if not can_fetch(job, accounts):
         raise StoreOutage(
             f"shot {job.shot.id!r}: its stored file {job.asset.uri} is {flaw}, and it can be fetched again only"
             f" with the credentials {job.credentials!r} (account {job.account}), which are not in use here."
