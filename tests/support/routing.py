@@ -58,27 +58,32 @@ def opened(name: str, emulator: Emulator, prices: Mapping[int, Decimal], **chang
 
 @asynccontextmanager
 async def open_routing(
-    folder: Path, at_dear: Emulator, at_cheap: Emulator, *, ledger_url: str | None = None
+    folder: Path,
+    at_dear: Emulator,
+    at_cheap: Emulator,
+    *,
+    ledger_url: str | None = None,
+    cheap_provider: str = "cheap",
 ) -> AsyncIterator[RoutingHarness]:
-    """Open both accounts, as a process does."""
+    """Open both accounts, as a process does; of one provider where both have its name."""
     settings = Settings.from_environment(
         spool=folder / "spool", settle_seconds=0.2, on_open="fail", breaker_failures=1, breaker_seconds=60
     )
 
-    async def session(provider: SoraProvider) -> Session:
+    async def session(provider: SoraProvider, credentials: str) -> Session:
         store = (folder / "videos").as_uri()
         return Session(
             provider=provider,
             ledger=await Ledger.open(ledger_url or str(folder / "ledger.db"), migrate=True),
             store=open_store(store),
             store_name=store,
-            credentials=provider.name,
+            credentials=credentials,
             settings=settings,
         )
 
     dear = opened("dear", at_dear, {1: Decimal("0.50")})
-    cheap = opened("cheap", at_cheap, {1: Decimal("0.10")}, sizes={"480p": 5})
-    async with await session(dear) as first, await session(cheap) as second:
+    cheap = opened(cheap_provider, at_cheap, {1: Decimal("0.10")}, sizes={"480p": 5})
+    async with await session(dear, "dear") as first, await session(cheap, "cheap") as second:
         yield RoutingHarness(first, second, at_dear, at_cheap)
 
 

@@ -145,18 +145,37 @@ class LateShots:
     async def find_known(self, takes: Sequence[TakeRequest], asset_of: AssetOf) -> list[TakeRequest]:
         """Turn late takes into known ones where the video that they continue or remix is stored; return these.
 
-        One whose first frame cannot be read now, or whose original is not to be found, stays late, to fail alone.
+        One whose first frame cannot be read now stays late, and is tried again when it is its turn. One that cannot be
+        made from that video gets this as its failure, and stops no other.
         """
         stored: dict[str, tuple[Shot, Asset]] = {}
         for take in takes:
-            parent = self._parent_of(take.shot) if take.is_late else None
+            parent = self._parent_of(take.shot) if take.is_late and take.failure is None else None
             if parent and not parent.is_late and (asset := asset_of(parent)):
                 stored[take.shot.id] = take.shot, asset
         found = await asyncio.gather(*(self._find_parent(shot, asset) for shot, asset in stored.values()))
         parents = {shot_id: parent for shot_id, parent in zip(stored, found, strict=True) if parent}
-        if parents:
+        known = await self._make_each_known(parents) if parents else set()
+        return [take for take in takes if take.shot.id in known]
+
+    async def _make_each_known(self, parents: Mapping[str, Parent]) -> set[str]:
+        """Make known all shots that can be made from the videos of their parents; return their ids."""
+        try:
             await self._make_known(parents)
-        return [take for take in takes if take.shot.id in parents]
+        except InvalidInput as error:
+            if len(parents) > 1:
+                # All at once where all can be made, as nearly always; else each by itself.
+                each = [await self._make_each_known({shot_id: parent}) for shot_id, parent in parents.items()]
+                return set().union(*each)
+            (shot_id,) = parents
+            self._fail(shot_id, error)
+            return set()
+        return set(parents)
+
+    def _fail(self, shot_id: str, error: InvalidInput) -> None:
+        logger.warning("%s: %s", self.project.name, error)
+        for take in self._takes[shot_id]:
+            take.failure = error
 
     async def make_known(self, take: TakeRequest, asset: Asset) -> None:
         """Turn a late take into a known one, that continues or remixes a stored video.
@@ -182,7 +201,7 @@ class LateShots:
         try:
             return await self._describe_parent(shot, asset)
         except InvalidInput as error:
-            logger.warning("%s: %s", self.project.name, error)
+            self._fail(shot.id, error)
             return None
 
     async def _can_read(self, asset: Asset) -> bool:
@@ -250,6 +269,25 @@ class LateShots:
     def dropped(self) -> set[str]:
         """Ids of the shots that were dropped."""
         return {shot.id for shot in self.project.shots if self._is_dropped(shot.id)}
+
+    @property
+    def blocked(self) -> dict[str, str]:
+        """Ids of the shots that depend on one that cannot be made, each with the id of that one."""
+        failed = {
+            shot_id
+            for shot_id, takes in self._takes.items()
+            if any(isinstance(take.failure, InvalidInput) for take in takes)
+        }
+        blocked: dict[str, str] = {}
+        while more := {
+            shot_id: needed
+            for shot_id, takes in self._takes.items()
+            for needed in takes[0].shot.needs
+            if needed in failed and shot_id not in failed
+        }:
+            blocked |= more
+            failed |= more.keys()
+        return blocked
 
     def require_made(self, shot_ids: Iterable[str]) -> None:
         """Require that none of some shots was dropped.

@@ -10,7 +10,7 @@ from typing import Any, Final, Literal
 from pydantic import BaseModel, ConfigDict
 
 from prefect_video.downloads import show_source
-from prefect_video.errors import BudgetExceeded
+from prefect_video.errors import BudgetExceeded, UnreadableRow
 from prefect_video.film import estimate_seconds
 from prefect_video.ledger import BudgetUsage, Job, Limit, Requester, State, as_number, usd_sum
 from prefect_video.pipeline.late_shots import LateShots
@@ -33,7 +33,7 @@ from prefect_video.providers import duration_hints
 from prefect_video.session import Session
 from prefect_video.shots import Shot
 
-PlannedAction = Literal["generate", "cached", "clip", "in_progress", "held", "over_budget"]
+PlannedAction = Literal["generate", "cached", "clip", "in_progress", "held", "over_budget", "refused"]
 
 
 class RouteOption(BaseModel):
@@ -60,7 +60,8 @@ class PlannedShot(BaseModel):
     Attributes:
         id: The shot's id; takes after the first add `@2`, `@3` ….
         action: `generate` it, find it `cached`, store the `clip` that was made by hand, wait for one that is
-            `in_progress` or requested twice, leave it `held` for a human, or refuse it as `over_budget`.
+            `in_progress` or requested twice, leave it `held` for a human, refuse it as `over_budget`, or as `refused`
+            where it cannot be made from the stored video that it continues or remixes, or depends on one that cannot.
         prompt: The prompt.
         duration: Seconds.
         resolution: The length of the shorter side, or the exact size.
@@ -219,7 +220,7 @@ async def plan_project(
         found = await late.find_known(takes, stored_asset)
     used = sessions_of(takes)
     limits = await _limits(used, project, requester)
-    planner = _Planner(limits=limits, fit=project.over_budget == "fit" or bool(project.fallbacks))
+    planner = _Planner(limits=limits, blocked=late.blocked, fit=project.over_budget == "fit" or bool(project.fallbacks))
     shots = tuple([planner.plan(take, await _choice(take) if project.is_routed else _NO_CHOICE) for take in takes])
     usages = {limit.usage.name: limit.usage for own_limits in limits.values() for limit in own_limits}
     return Plan(
@@ -283,16 +284,20 @@ class _Planner:
     """The state of a plan: the limits, and the new takes that were counted against them."""
 
     limits: dict[int, list[Limit]]
+    blocked: Mapping[str, str]
     fit: bool
     new: dict[str, TakeRequest] = field(default_factory=dict)
 
     def plan(self, take: TakeRequest, choice: _Choice) -> PlannedShot:
         """Decide what a run would do about a take, and count it against the limits."""
         job_request, first = take.job_request, take.candidates[0]
-        if take.damage is not None:
-            return _planned(first, "held", choice, reason=str(take.damage))
+        if take.failure is not None:
+            action: PlannedAction = "held" if isinstance(take.failure, UnreadableRow) else "refused"
+            return _planned(first, action, choice, reason=str(take.failure))
         if first.has_existing_job and first.existing is not None:
             return _existing(first, first.existing, choice)
+        if (cause := self.blocked.get(take.shot.id)) is not None:
+            return _planned(first, "refused", choice, reason=f"it depends on {cause!r}, which cannot be made")
         if take.is_clip:
             return _planned(first, "clip", choice, reason=job_request.shot.clip)
         if job_request.fingerprint in self.new:

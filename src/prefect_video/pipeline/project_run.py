@@ -163,7 +163,7 @@ class ProjectRun:
         """
         while True:
             try:
-                return await self._claim([take for take in takes if take.damage is None])
+                return await self._claim([take for take in takes if take.failure is None])
             except UnreadableRow as error:
                 mark_damaged(takes, error)
 
@@ -179,7 +179,10 @@ class ProjectRun:
             await self._prefer_existing(bought)
             while known := await self._late.find_known(takes, self._find_stored):
                 await self._prefer_existing(known, StepRunner())
-            await self._claim_everywhere(bought)
+            blocked = self._late.blocked
+            await self._claim_everywhere(
+                [take for take in bought if take.failure is None and take.shot.id not in blocked]
+            )
             for session in self.sessions:
                 self._copies |= await load_copies(session, _claims_at(session, takes))
         except BaseException:
@@ -348,8 +351,8 @@ class ProjectRun:
     async def _skip(self, take: TakeRequest) -> ShotReport | None:
         """Report on a take that is not worth trying; None for one that is."""
         ledger = take.session.ledger.command_option
-        if take.damage is not None:
-            return ShotReport.failed(take.job_request, take.damage, ledger=ledger)
+        if take.failure is not None:
+            return ShotReport.failed(take.job_request, take.failure, ledger=ledger)
         try:
             await self._require_dependencies(take.shot)
         except Obstacle as obstacle:

@@ -112,7 +112,8 @@ class TakeRequest:
         claim: The ledger's answer for the first candidate.
         is_late: It continues or remixes a shot that is not stored yet: its one candidate is that of its late
             reservation.
-        damage: Its row in the ledger cannot be read, so that nothing may be done for it.
+        failure: Why nothing may be done for it, so that it fails alone: its row in the ledger cannot be read, or it
+            cannot be made from the stored video that it continues or remixes.
     """
 
     shot: Shot
@@ -120,7 +121,7 @@ class TakeRequest:
     refusals: Mapping[str, str] = field(default_factory=dict)
     claim: ClaimResult | None = None
     is_late: bool = False
-    damage: UnreadableRow | None = None
+    failure: UnreadableRow | InvalidInput | None = None
 
     @property
     def number(self) -> int:
@@ -321,7 +322,7 @@ async def load_existing(ledger: Ledger, takes: Iterable[TakeRequest]) -> None:
     """Read, in one query, the jobs that exist for all candidates; `TakeRequest.prefer_existing` then uses them."""
     takes = list(takes)
     while True:
-        candidates = [candidate for take in takes if take.damage is None for candidate in take.candidates]
+        candidates = [candidate for take in takes if take.failure is None for candidate in take.candidates]
         try:
             jobs = await ledger.jobs.find_existing([candidate.job_request for candidate in candidates])
         except UnreadableRow as error:
@@ -341,13 +342,13 @@ def mark_damaged(takes: Iterable[TakeRequest], error: UnreadableRow) -> None:
     found = [
         take
         for take in takes
-        if take.damage is None
+        if take.failure is None
         and any(candidate.job_request.fingerprint == error.fingerprint for candidate in take.candidates)
     ]
     if not found:
         raise error
     for take in found:
-        take.damage = error
+        take.failure = error
 
 
 def stored_asset(take: TakeRequest) -> Asset | None:

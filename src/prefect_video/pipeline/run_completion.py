@@ -224,8 +224,8 @@ class _Completion:
 
     async def _report_take(self, take: TakeRequest, job: Job | None, ended: Job | None) -> ShotReport:
         request, ledger = take.job_request, self._session.ledger.command_option
-        if take.damage is not None:
-            return ShotReport.failed(request, take.damage, ledger=ledger)
+        if take.failure is not None:
+            return ShotReport.failed(request, take.failure, ledger=ledger)
         if job is not None and job.state is State.STORED and job.asset is not None:
             asset = await copy_to_project(take.session, job, job.asset, request)
             return ShotReport.stored(request, StoredShot(asset, job, cached=job.flow_run_id != self._run.id), asset)

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from prefect_video.emulator import Emulator
 from prefect_video.errors import BudgetExceeded, InvalidInput
 from prefect_video.ledger import Job
 from prefect_video.pipeline import plan_project
@@ -22,7 +23,7 @@ from prefect_video.providers.sora.provider import SoraProvider
 from prefect_video.session import SessionEvent
 from tests.support.recovery import RecoveryHarness, a_shot, film, statuses
 from tests.support.recovery_fixtures import OpenHarness
-from tests.support.routing import AUTO, RoutingHarness, project
+from tests.support.routing import AUTO, RoutingHarness, open_routing, project
 from tests.unit.pipeline.test_continuation import decode, psnr
 
 PRICE = Decimal("0.30")
@@ -177,6 +178,25 @@ async def test_a_routed_remix_goes_where_its_original_was_made(routing: RoutingH
     report = await routing.make(project(*shots, **AUTO, budget_usd=Decimal("1.10")))
     assert statuses(report) == ["stored"] * 3
     assert routing.billed == (2, 1)
+
+
+async def test_an_original_of_an_account_without_remixes_fails_its_remix_and_nothing_else(
+    tmp_path: Path, emulators: tuple[Emulator, Emulator]
+) -> None:
+    async with open_routing(tmp_path, *emulators, cheap_provider="dear") as routing:
+        cheap = vars(routing.cheap.provider)["_provider"]
+        cheap.capabilities = replace(cheap.capabilities, can_remix=False)
+        assert statuses(await routing.make(project({}, **AUTO))) == ["stored"]
+        shots: tuple[dict[str, Any], ...] = ({}, {"remix_of": "s0", "prompt": REMIX}, {}, {"depends_on": ["s1"]})
+        remixes = project(*shots, **AUTO, budget_usd=Decimal("0.20"))
+        plan = await plan_project(routing.dear, remixes, others=[routing.cheap])
+        assert [shot.action for shot in plan.shots] == ["cached", "refused", "generate", "refused"]
+        assert (plan.cost_usd, plan.later) == (Decimal("0.10"), {})
+        assert "makes no remixes" in (plan.shots[1].reason or "")
+        report = await routing.make(remixes)
+        assert statuses(report) == ["stored", "failed", "stored", "skipped"]
+        assert plan.shots[1].reason == report.shots[1].error
+        assert routing.billed == (0, 2)
 
 
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {

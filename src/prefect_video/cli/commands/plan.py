@@ -24,6 +24,7 @@ _ACTIONS = {
     "in_progress": "[blue]in progress[/]",
     "held": "[yellow]held[/]",
     "over_budget": "[red]over budget[/]",
+    "refused": "[red]refused[/]",
 }
 
 
@@ -75,6 +76,9 @@ def show_plan(project_plan: Plan) -> None:
         )
     console.print(shots)
     for shot in project_plan.shots:
+        if shot.action == "refused":
+            # The table has room for its beginning only, and the next step is at its end.
+            console.print(f"[red]refused[/] {escape(shot.id)}: {escape(shot.reason or '')}", soft_wrap=True)
         for hint in shot.hints:
             console.print(f"[dim]hint[/] {escape(shot.id)}: {escape(hint)}", soft_wrap=True)
         if shot.inputs:

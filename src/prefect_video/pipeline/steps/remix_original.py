@@ -19,7 +19,8 @@ async def find_original(sessions: Sequence[Session], asset: Asset) -> tuple[Sess
         asset: The video.
 
     Raises:
-        InvalidInput: It was made by hand, by another provider, or at an account that is not open; nothing was sent.
+        InvalidInput: It was made by hand, by another provider, or at an account that is not open or makes no remixes;
+            nothing was sent.
     """
     original = f"{asset.shot_id!r}"
     if asset.origin == "by hand":
@@ -29,17 +30,28 @@ async def find_original(sessions: Sequence[Session], asset: Asset) -> tuple[Sess
         )
     jobs = await sessions[0].ledger.recovery.find_paid([], [asset.generation_id])
     made = [job for job in jobs if job.provider == asset.provider]
-    for job in made:
-        for session in sessions:
-            provider = session.provider
-            if provider.name == job.provider and provider.account.has_made(job.account, job.key_fingerprint):
-                return session, job
+    open_here = [(session, job) for job in made for session in sessions if _has_made(session, job)]
+    for session, job in open_here:
+        if session.provider.capabilities_for(job.shot).can_remix:
+            return session, job
+    if open_here:
+        ((session, job), *_) = open_here
+        raise InvalidInput(
+            f"{original} was made at account {session.provider.account.id} ({session.credentials}), which makes no"
+            " remixes, and can be remixed there alone: make it anew by an account that does, with `--refresh`, or use"
+            " continue_from"
+        )
     where = f" at account {made[0].account} (credentials {made[0].credentials})" if made else ""
     used = ", ".join(f"{session.provider.account.id} ({session.credentials})" for session in sessions)
     raise InvalidInput(
         f"{original} was made by {asset.provider}{where}, where alone it can be remixed; this run uses {used}: run with"
         " those credentials, or make it anew with `--refresh`"
     )
+
+
+def _has_made(session: Session, job: Job) -> bool:
+    provider = session.provider
+    return provider.name == job.provider and provider.account.has_made(job.account, job.key_fingerprint)
 
 
 async def require_original(session: Session, job: Job) -> None:
