@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any, Final, Literal, Self
 
@@ -161,6 +162,20 @@ class Project(Input):
     def requested_seconds(self) -> dict[str, float | None]:
         """Requested length of every shot by its id, in order; None for a clip that was made by hand."""
         return {shot.id: None if shot.clip else shot.length_seconds for shot in self.shots}
+
+    def with_accounts(self, renamed: Mapping[str, str]) -> Self:
+        """Return the project with accounts under other names: what makes its shots, and what its fallbacks use."""
+        fallbacks = (
+            fallback.model_copy(update={"provider": renamed.get(fallback.provider or "", fallback.provider)})
+            for fallback in self.fallbacks
+        )
+        return self.model_copy(
+            update={
+                "provider": renamed.get(self.provider or "", self.provider),
+                "accounts": tuple(dict.fromkeys(renamed.get(name, name) for name in self.accounts)),
+                "fallbacks": tuple(fallbacks),
+            }
+        )
 
     @model_validator(mode="before")
     @classmethod

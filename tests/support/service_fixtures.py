@@ -16,7 +16,7 @@ from fastapi import FastAPI
 
 from prefect_video._tls import trusted_certificates
 from prefect_video.emulator import Emulator, EmulatorSettings
-from prefect_video.ledger import Job, ReceivedEvent
+from prefect_video.ledger import Job, Ledger, ReceivedEvent
 from prefect_video.polling.poller import Poller
 from prefect_video.polling.schedule import PollSchedule
 from prefect_video.service import ServiceSettings, build_server_config, create_app, limited_logs
@@ -126,6 +126,17 @@ def environment(provider: Emulator, tmp_path: Path, sqlite_url: str, monkeypatch
     }.items():
         monkeypatch.setenv(name, value)
     return tmp_path
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+async def either(request: pytest.FixtureRequest, environment: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Set the service's environment with each kind of ledger."""
+    if request.param == "postgresql":
+        url: str = request.getfixturevalue("postgres_url")
+        async with await Ledger.open(url, migrate=True):
+            pass
+        monkeypatch.setenv("PREFECT_VIDEO_LEDGER_URL", url)
+    return environment
 
 
 async def open_environment_session(webhook_url: str | None = None, *, grace_seconds: float = 3.0) -> Session:

@@ -10,6 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from prefect_video.errors import InvalidInput, InvalidTransition
 from prefect_video.ledger.base import LedgerBase
 from prefect_video.ledger.claims import wait_for_turn
+from prefect_video.ledger.deferred_runs import rename_credentials
 from prefect_video.ledger.records import UNFINISHED
 from prefect_video.ledger.tables import account_keys, accounts, idempotency_keys, jobs_table, webhook_events
 
@@ -38,7 +39,8 @@ class AccountNames(LedgerBase):
         Args:
             old: Id of the account.
             new: Its id from now on; what is recorded under that already stays, and counts with the rest.
-            credentials: Name of the credentials by which its unfinished jobs are resumed; None to keep it.
+            credentials: Name of the credentials by which its unfinished jobs are resumed, and its deferred runs are
+                completed; None to keep it.
 
         Returns:
             The number of jobs that were moved.
@@ -52,6 +54,7 @@ class AccountNames(LedgerBase):
             self._database.require_file()
             await self._require_movable(connection, old, new)
             if credentials is not None:
+                await rename_credentials(connection, old, credentials)
                 unfinished = and_(_jobs.account == old, _jobs.state.in_(UNFINISHED))
                 await connection.execute(update(jobs_table).where(unfinished).values(credentials=credentials))
             moved = await connection.execute(update(jobs_table).where(_jobs.account == old).values(account=new))

@@ -6,11 +6,13 @@ from collections.abc import Collection
 from typing import Any
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict
-from sqlalchemy import Row, delete, insert, or_, select, update
+from sqlalchemy import Row, case, delete, insert, or_, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from prefect_video.ledger.base import LedgerBase
+from prefect_video.ledger.records import PARTS_PREFIX
 from prefect_video.ledger.row_records import readable_rows, record_from_row
-from prefect_video.ledger.tables import deferred_runs
+from prefect_video.ledger.tables import deferred_runs, jobs_table
 from prefect_video.projects import Project
 
 
@@ -109,3 +111,37 @@ class DeferredRuns(LedgerBase):
 
 def _from_row(row: Row[Any]) -> DeferredRun:
     return record_from_row(row, DeferredRun, deferred_runs.name)
+
+
+async def rename_credentials(connection: AsyncConnection, account: str, credentials: str) -> None:
+    """Let the runs of an account open other credentials for it, before its jobs are moved and in that transaction."""
+    jobs = jobs_table.c
+    used = select(jobs.environment, jobs.credentials).where(jobs.account == account).distinct()
+    names = {(row.environment, row.credentials) for row in await connection.execute(used)}
+    for run in list(readable_rows(await connection.execute(select(deferred_runs)), _from_row)):
+        former = {
+            name
+            for name in run.credentials
+            if (run.environment, name) in names and await _account_of(connection, run, name) == account
+        }
+        if former:
+            renamed = dict.fromkeys(former, credentials)
+            values = {
+                "credentials": tuple(dict.fromkeys(renamed.get(name, name) for name in run.credentials)),
+                "project": run.project.with_accounts(renamed),
+            }
+            await connection.execute(update(deferred_runs).where(deferred_runs.c.id == run.id).values(values))
+
+
+async def _account_of(connection: AsyncConnection, run: DeferredRun, credentials: str) -> str | None:
+    """Return the account that a name of credentials stood for in a run; it may stand for another by now."""
+    jobs = jobs_table.c
+    is_own = jobs.flow_run_id.in_((run.id, f"{PARTS_PREFIX}{run.id}"))
+    nearness = case((is_own, 0), (jobs.created_at <= run.created_at, 1), else_=2)
+    found = await connection.execute(
+        select(jobs.account)
+        .where(jobs.credentials == credentials, jobs.environment == run.environment)
+        .order_by(nearness, jobs.created_at.desc())
+        .limit(1)
+    )
+    return found.scalar_one_or_none()

@@ -1,6 +1,7 @@
 """Fixtures of this folder."""
 
 from tests.support.service_fixtures import (
+    either,
     environment,
     ledger,
     other,
@@ -11,4 +12,14 @@ from tests.support.service_fixtures import (
     url,
 )
 
-__all__ = ["environment", "ledger", "other", "postgres_server", "postgres_url", "provider", "sqlite_url", "url"]
+__all__ = [
+    "either",
+    "environment",
+    "ledger",
+    "other",
+    "postgres_server",
+    "postgres_url",
+    "provider",
+    "sqlite_url",
+    "url",
+]

@@ -32,17 +32,6 @@ CHANGES: list[dict[str, Any]] = [
 ]
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
-async def either(request: pytest.FixtureRequest, environment: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Set the service's environment with each kind of ledger."""
-    if request.param == "postgresql":
-        url: str = request.getfixturevalue("postgres_url")
-        async with await Ledger.open(url, migrate=True):
-            pass
-        monkeypatch.setenv("PREFECT_VIDEO_LEDGER_URL", url)
-    return environment
-
-
 def assert_refused(answer: httpx.Response) -> None:
     """Assert that an answer is the problem of a key that belongs to another request."""
     assert answer.status_code == 422

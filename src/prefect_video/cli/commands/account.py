@@ -22,7 +22,10 @@ def rename(
     *,
     credentials: Annotated[
         str | None,
-        Parameter(help="Block or provider by which its unfinished jobs are resumed from now on; by default as before."),
+        Parameter(
+            help="Block or provider by which its unfinished jobs are resumed and its deferred runs completed from now"
+            " on; by default as before."
+        ),
     ] = None,
     ledger: LedgerOption = None,
     json: JsonFlag = False,
