@@ -188,7 +188,7 @@ async def test_an_original_of_an_account_without_remixes_fails_its_remix_and_not
         cheap.capabilities = replace(cheap.capabilities, can_remix=False)
         assert statuses(await routing.make(project({}, **AUTO))) == ["stored"]
         shots: tuple[dict[str, Any], ...] = ({}, {"remix_of": "s0", "prompt": REMIX}, {}, {"depends_on": ["s1"]})
-        remixes = project(*shots, **AUTO, budget_usd=Decimal("0.20"))
+        remixes = project(*shots, **AUTO, budget_usd=Decimal("0.40"))
         plan = await plan_project(routing.dear, remixes, others=[routing.cheap])
         assert [shot.action for shot in plan.shots] == ["cached", "refused", "generate", "refused"]
         assert (plan.cost_usd, plan.later) == (Decimal("0.10"), {})
