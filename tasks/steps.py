@@ -27,6 +27,7 @@ from prefect_video.ledger import Job, JobRequest
 from prefect_video.pipeline import Inputs, Result, StepRunner, steps
 from prefect_video.pipeline.steps import find_assets
 from prefect_video.projects import Project
+from prefect_video.providers import Account
 from prefect_video.session import Session
 from prefect_video.tasks.lineage import record_materialized
 from prefect_video.tasks.sessions import SessionRef, use_session
@@ -61,7 +62,7 @@ async def find_asset(
     job_requests: Sequence[JobRequest],
     *,
     rebuy_missing: bool = False,
-    accounts: Collection[str] = (),
+    accounts: Collection[Account] = (),
 ) -> list[Asset | None]:
     """Find the assets that are stored already, in the order of the requests; one query for all shots of a project."""
     async with use_session(ref) as session:
