@@ -51,22 +51,6 @@ class Transitions(TransitionBase):
         LedgerError: There is no such row, or the ledger cannot be used.
     """
 
-    async def begin_submit(
-        self,
-        job_id: str,
-        *,
-        task_run_id: str | None = None,
-        deadline_at: datetime | None = None,
-        key_fingerprint: str | None = None,
-    ) -> Job:
-        """Record that the request is about to be sent; only the row's owner may send it."""
-        sending = drop_none(task_run_id=task_run_id, deadline_at=deadline_at, key_fingerprint=key_fingerprint)
-
-        async def record(connection: AsyncConnection) -> Job:
-            return await self.begin(connection, await self._locked(connection, job_id), sending)
-
-        return await self._database.write(record)
-
     async def refresh_submit(self, job_id: str) -> Job:
         """Record anew that the request is about to be sent, after a pause in which a takeover was possible."""
         async with self._database.writing() as connection:
