@@ -16,8 +16,7 @@ from prefect_video.downloads import DownloadSettings, check_url, open_download_c
 from prefect_video.errors import DownloadError, LedgerError
 from prefect_video.ledger import Callback, Ledger
 from prefect_video.service.api_tokens import ApiTokens
-from prefect_video.service.jobs.callback_policy import build_policy
-from prefect_video.service.jobs.event_stream import JobChanges
+from prefect_video.service.jobs import JobChanges, build_policy
 from prefect_video.service.metrics import Metrics
 
 logger = logging.getLogger(__name__)
