@@ -244,7 +244,9 @@ def test_every_room_says_what_it_is_and_lists_its_names() -> None:
         assert names, f"{module} has no __all__"
         # A door that imports its names at their first use shows them to type checkers.
         imported = {alias.name for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) for alias in node.names}
-        assert names <= imported | {"__version__"}, f"{module}: {names - imported}"
+        # Entry points that differ by one word are functions of their vendor's door.
+        own = {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
+        assert names <= imported | own | {"__version__"}, f"{module}: {names - imported - own}"
         door = import_module(module)
         assert [name for name in names if not hasattr(door, name)] == []
 
