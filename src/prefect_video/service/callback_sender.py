@@ -43,7 +43,7 @@ class CallbackSender:
         environment: The environment whose calls are made here.
         tokens: Their secrets sign the calls.
         describe: Describes what has ended.
-        changes: Says when a look is worth it.
+        changes: Says when a read is worth it.
         metrics: Counts the calls by outcome.
         hosts: Hosts that may be called although they are not public.
         retry_seconds: Delay before the second attempt; each further one is four times as long.
