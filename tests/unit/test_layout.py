@@ -219,6 +219,28 @@ def test_rooms_are_imported_through_their_doors() -> None:
     assert wrong == []
 
 
+INNER_DOORS: Final = frozenset(
+    {
+        "prefect_video.service.jobs",
+        "prefect_video.service.webhooks",
+        "prefect_video.emulator.rendering",
+        "prefect_video.emulator.dialects.openai",
+    }
+)
+"""Rooms inside of rooms that even their neighbours in the same room import through the door."""
+
+
+def test_rooms_inside_of_rooms_are_imported_through_their_doors() -> None:
+    wrong = [
+        f"{module} imports {target}"
+        for module, path in SOURCES.items()
+        for target in sorted(imported_modules(path))
+        for door in INNER_DOORS
+        if target.startswith(f"{door}.") and not f"{module}.".startswith(f"{door}.")
+    ]
+    assert wrong == []
+
+
 NAMED_BY_MODULE: Final = frozenset({"prefect_video.cli.commands", "prefect_video.emulator.dialects"})
 """Rooms inside of rooms whose modules are what they offer: a command or a dialect is imported when it is used."""
 
