@@ -129,7 +129,7 @@ def test_a_still_leads_to_its_video_where_the_store_has_addresses() -> None:
         report, {f"s3://films/{name}": f"https://cdn.example/{name}" for name in names}
     ).splitlines()
     assert head.endswith(
-        "$0.40, [the final cut](<https://cdn.example/film.mp4>), [the page](<https://cdn.example/index.html>)"
+        "$0.40 paid, [the final cut](<https://cdn.example/film.mp4>), [the page](<https://cdn.example/index.html>)"
     )
     video = "<https://cdn.example/a.mp4>"
     assert row == f"| [![](<https://cdn.example/a.jpg>)]({video}) | [a]({video}) | stored | 4.0 s | $0.40 | a cat |"
