@@ -20,6 +20,7 @@ from sqlalchemy.pool import ConnectionPoolEntry, NullPool
 from prefect_video.errors import InvalidTransition, LedgerError, LedgerSchemaMismatch, LedgerUnavailable
 from prefect_video.ledger.file_identity import FileIdentity
 from prefect_video.ledger.group_commit import GroupCommit
+from prefect_video.ledger.log_lines import log_after_commit
 from prefect_video.ledger.sqlite_driver import Statements, connect, run_in_one_visit
 from prefect_video.ledger.urls import DatabaseUrl, PoolLimits
 
@@ -173,7 +174,7 @@ class Database:
         Raises:
             LedgerError: See `faults`.
         """
-        with self._explained():
+        with self._explained(), log_after_commit():
             if self._group_commit is not None:
                 async with self._group_commit.write() as connection:
                     yield connection
@@ -211,7 +212,7 @@ class Database:
         Raises:
             LedgerError: See `faults`.
         """
-        with self._explained():
+        with self._explained(), log_after_commit():
             if self._group_commit is not None:
                 return await self._group_commit.run(step)
         async with self.writing() as connection:
@@ -228,7 +229,7 @@ class Database:
             async with self.writing() as connection:
                 yield connection
             return
-        with self._explained():
+        with self._explained(), log_after_commit():
             async with self._aside.begin() as connection:
                 yield connection
 

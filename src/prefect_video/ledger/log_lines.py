@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from functools import partial
 from typing import Final
 
 from prefect_video.ledger.amounts import PRICE_UNKNOWN, usd
 from prefect_video.ledger.records import Job, State
 
 logger = logging.getLogger(__name__)
+
+_held_back: ContextVar[list[Callable[[], None]] | None] = ContextVar("held_back", default=None)
+"""The lines of the transaction that is open."""
 
 _PASSING: Final = frozenset({State.SUBMITTING})
 """States that a job leaves within a second; where it does not, the next change says so."""
@@ -24,8 +31,27 @@ def describe_job(job: Job) -> str:
     return f"run {job.flow_run_id or '-'}, job {job.id}, generation {job.generation_id or '-'}, {cost}"
 
 
+@contextmanager
+def log_after_commit() -> Iterator[None]:
+    """Hold back the lines of a transaction until the context ends, which it does once they are durable.
+
+    Where it ends with an error, the changes were taken back, and their lines are dropped.
+    """
+    if _held_back.get() is not None:
+        yield
+        return
+    lines: list[Callable[[], None]] = []
+    token = _held_back.set(lines)
+    try:
+        yield
+    finally:
+        _held_back.reset(token)
+    for log in lines:
+        log()
+
+
 def log_state(job: Job, change: str | None = None, *, level: int | None = None) -> None:
-    """Log the state that a job has come to; where it ended without a video, why.
+    """Log the state that a job has come to, once that is durable; where it ended without a video, why.
 
     Args:
         job: The job as it is now.
@@ -34,8 +60,11 @@ def log_state(job: Job, change: str | None = None, *, level: int | None = None) 
     """
     if level is None:
         level = logging.DEBUG if job.state in _PASSING else logging.INFO
+    if not logger.isEnabledFor(level):
+        return
     reason = f": {job.error_message.rstrip('.')}" if job.state in _WITHOUT_VIDEO and job.error_message else ""
-    logger.log(
+    log = partial(
+        logger.log,
         level,
         "%s/%s take %d: %s%s (%s)",
         job.project,
@@ -45,3 +74,8 @@ def log_state(job: Job, change: str | None = None, *, level: int | None = None) 
         reason,
         describe_job(job),
     )
+    lines = _held_back.get()
+    if lines is None:
+        log()
+    else:
+        lines.append(log)

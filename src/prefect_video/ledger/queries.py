@@ -16,7 +16,9 @@ from prefect_video.ledger.base import BY_ID, LedgerBase, chunks, no_such_job
 from prefect_video.ledger.existing_jobs import claim_key, existing_job, read_existing, read_stored, reusable
 from prefect_video.ledger.records import (
     OCCUPYING,
+    REQUEST_PREFIX,
     UNFINISHED,
+    UNSENT,
     CompletionTime,
     HistoryEntry,
     Job,
@@ -151,6 +153,30 @@ class Queries(LedgerBase):
             jobs_table.c.state.in_(UNFINISHED),
             *_equal(environment=environment, project=project, flow_run_id=flow_run_id, account=account),
         )
+
+    async def find_resumable_requests(self, account: str, *, with_ended: bool) -> list[str]:
+        """Find the jobs of a service's requests that this process may have to go on with, the oldest first; their ids.
+
+        Args:
+            account: The account that sends them.
+            with_ended: Those too whose videos may be ready, beside those that were not sent and are not this process's.
+        """
+        columns, estimate = jobs_table.c, jobs_table.c.estimated_completion_at
+        unsent = and_(columns.state.in_(UNSENT), or_(columns.owner.is_(None), columns.owner != self._owner.id))
+        ended = or_(
+            columns.state == State.COMPLETED,
+            and_(columns.state == State.SUBMITTED, or_(estimate.is_(None), estimate <= datetime.now(UTC))),
+        )
+        query = select(columns.id).where(
+            columns.account == account,
+            columns.state.in_(UNFINISHED),
+            columns.flow_run_id.startswith(REQUEST_PREFIX, autoescape=True),
+            columns.hold_reason.is_(None),
+            or_(unsent, ended) if with_ended else unsent,
+        )
+        async with self._database.reading() as connection:
+            found = await connection.execute(query.order_by(columns.created_at, columns.id))
+            return list(found.scalars())
 
     async def find(
         self,

@@ -37,6 +37,9 @@ class State(StrEnum):
 UNFINISHED: Final = frozenset({State.RESERVED, State.SUBMITTING, State.UNKNOWN, State.SUBMITTED, State.COMPLETED})
 """States that hold the fingerprint: while a row is in one, no other process may buy the same video."""
 
+UNSENT: Final = frozenset({State.RESERVED, State.SUBMITTING, State.UNKNOWN})
+"""States in which no generation is known."""
+
 OCCUPYING: Final = frozenset({State.SUBMITTING, State.UNKNOWN, State.SUBMITTED})
 """States in which the provider may be working: they fill the account's concurrency."""
 

@@ -30,6 +30,7 @@ from prefect_video.limits import (
 )
 from prefect_video.polling import JobWatcher, LatencyCache, Poller, PollSchedule, RequestBudget
 from prefect_video.providers import AccessCheck, Provider, with_key
+from prefect_video.session.folder_listings import FolderListings
 from prefect_video.session.fresh_generations import FreshGenerations
 from prefect_video.session.settings import Settings
 from prefect_video.storage import Store, WriteCheck
@@ -87,6 +88,7 @@ class Session:
         write_check: The session's check that videos can be published to the store.
         store_turn: The right to mark the store; one shot of the process at a time.
         fresh_generations: The provider's last answers, from one step to the next.
+        folder_listings: What the store's folders were seen not to hold.
         foreign_sidecars: URIs of the store's sidecars that other ledgers have written, and are not read again.
         accepted_rebuys: Ids of the jobs that may be bought again, as was requested, although others are missing too.
         repairs: By job id, how the last search for its file has found a whole one in place of a flawed one.
@@ -123,6 +125,7 @@ class Session:
     write_check: WriteCheck = field(default_factory=WriteCheck, init=False)
     store_turn: asyncio.Lock = field(default_factory=asyncio.Lock, init=False)
     fresh_generations: FreshGenerations = field(init=False)
+    folder_listings: FolderListings = field(default_factory=FolderListings, init=False)
     foreign_sidecars: set[str] = field(default_factory=set, init=False)
     accepted_rebuys: set[str] = field(default_factory=set, init=False)
     repairs: dict[str, str] = field(default_factory=dict, init=False)

@@ -8,7 +8,7 @@ from decimal import Decimal
 import pytest
 
 from prefect_video.errors import ContentPolicyError, PromptBlocked
-from prefect_video.ledger import Ledger, SpendRow, State
+from prefect_video.ledger import REQUEST_PREFIX, Ledger, SpendRow, State
 from tests.support.records import (
     a_request,
     an_asset,
@@ -118,6 +118,23 @@ async def books(ledger: Ledger) -> Ledger:
     released = await claim_one(ledger, 5)
     await ledger.jobs.release_reservation(released.id, "refused")
     return ledger
+
+
+async def test_a_process_resumes_the_requests_that_are_not_its_own_or_may_have_ended(
+    ledger: Ledger, other: Ledger
+) -> None:
+    request = {"flow_run_id": f"{REQUEST_PREFIX}1"}
+    own = await claim_one(ledger, 1, **request)
+    theirs = await claim_one(other, 2, **request)
+    await claim_one(other, 3, flow_run_id="run-1")
+    held = await claim_one(other, 4, **request)
+    await other.jobs.hold(held.id, "look at it")
+    sent = await submit_one(other, 5, **request)
+    await ledger.claims.release_ownership([own.id])
+    assert await ledger.jobs.find_resumable_requests("sora-1", with_ended=False) == [own.id, theirs.id]
+    assert await ledger.jobs.find_resumable_requests("sora-1", with_ended=True) == [own.id, theirs.id, sent.id]
+    assert await other.jobs.find_resumable_requests("sora-1", with_ended=False) == [own.id]
+    assert await other.jobs.find_resumable_requests("another", with_ended=True) == []
 
 
 async def test_spend_by_project(books: Ledger) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ from prefect_video.pipeline.steps import ClaimOptions, build_project_job_request
 from prefect_video.providers.sora.provider import SoraProvider
 from prefect_video.service import ServiceSettings
 from prefect_video.service.jobs.bodies import GenerateBody
+from prefect_video.storage import StoredFile
+from prefect_video.storage.local import LocalStore
 from tests.support.service_fixtures import TOKEN, Service, open_environment_session, run_service
 from tests.unit.service.test_webhooks import project
 
@@ -124,6 +127,23 @@ async def test_a_key_is_never_paid_again_not_even_after_a_failure(environment: P
         again = await generate(service, prompt="[fail] cat", key="r-2")
         assert (again.status_code, again.json()["job_id"], again.json()["status"]) == (200, first["job_id"], "failed")
     assert provider.usage()["accepted"] == 1
+
+
+async def test_a_folder_is_not_listed_again_for_each_request(
+    environment: Path, provider: Emulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listed: list[str] = []
+    files = LocalStore.files
+
+    def count(store: LocalStore, folder: str) -> AsyncIterator[StoredFile]:
+        listed.append(folder)
+        return files(store, folder)
+
+    monkeypatch.setattr(LocalStore, "files", count)
+    async with run_service() as service:
+        for number in range(5):
+            assert (await generate(service, key=f"r-{number}", prompt=f"cat {number}")).status_code == 202
+    assert len(listed) == 1
 
 
 async def test_requests_without_the_token_are_rejected(environment: Path, provider: Emulator) -> None:

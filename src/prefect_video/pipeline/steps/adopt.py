@@ -180,11 +180,16 @@ async def _adopt_copies(session: Session, stored_once: Sequence[Job]) -> int:
 
 
 async def _adopt_in_folder(session: Session, project: str, job_requests: Sequence[JobRequest]) -> int:
+    wanted = {fingerprint_digest(job_request.fingerprint) for job_request in job_requests}
+    if session.folder_listings.has_shown_none(project, wanted):
+        return 0
     files = await list_folder(session.store, project)
-    videos = await _read_relevant(session, project, job_requests, files)
+    videos = await _read_relevant(session, project, wanted, files)
     kept = await find_unknown(session.ledger, await read_all_kept(session.store, files))
     # Before the first adoption: an old backup is to be recovered, not patched shot by shot.
     await _require_up_to_date(session, project, videos, kept)
+    held = {name.digest for name in sidecars_of(files).values()}
+    session.folder_listings.record(project, held | {fingerprint_digest(video.draft.fingerprint) for video in kept})
     adopted = 0
     for job_request in job_requests:
         if job_request.refresh:
@@ -200,10 +205,9 @@ async def _adopt_in_folder(session: Session, project: str, job_requests: Sequenc
 
 
 async def _read_relevant(
-    session: Session, project: str, job_requests: Sequence[JobRequest], files: Mapping[str, int]
+    session: Session, project: str, wanted: Collection[str], files: Mapping[str, int]
 ) -> list[StoredVideo]:
     """Read the sidecars of a requested fingerprint, and those whose name is of no job of this ledger."""
-    wanted = {fingerprint_digest(job_request.fingerprint) for job_request in job_requests}
     sidecars = sidecars_of(files)
     if not sidecars:
         return []

@@ -7,7 +7,7 @@ import contextlib
 import importlib
 import logging
 import uuid
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -24,6 +24,7 @@ from prefect_video.errors import (
 from prefect_video.ledger import (
     REQUEST_PREFIX,
     UNFINISHED,
+    UNSENT,
     BoundKey,
     Choice,
     ClaimOutcome,
@@ -61,11 +62,10 @@ logger = logging.getLogger(__name__)
 Outcome = Literal["accepted", "joined", "stored"]
 """What a request has led to: a new job, one in progress, or one that is stored already."""
 
-_UNSENT: Final = frozenset({State.RESERVED, State.SUBMITTING, State.UNKNOWN})
 _COLLECTED_AT_ONCE: Final = 4
 """Downloads at once, so that a sweep over many finished jobs leaves the network and the disk to the requests."""
-
-
+_RESUMED_AT_ONCE: Final = 50
+"""Rows of the ledger that are read in one go, which no request can interrupt."""
 _ENQUEUED_AT_ONCE: Final = 8
 _PRIORITIES: Final[dict[int, Priority]] = {1: "high", 0: "normal", -1: "low"}
 
@@ -104,7 +104,7 @@ class JobService:
         self._ledger = sessions.sessions[0].ledger
         self._collect_enabled = collect
         self._collect_slots = asyncio.Semaphore(_COLLECTED_AT_ONCE)
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: dict[str, asyncio.Task[None]] = {}
 
     @property
     def environment(self) -> str:
@@ -241,22 +241,28 @@ class JobService:
     async def resume(self) -> None:
         """Submit the jobs that a dead process has accepted and not sent; collect those that may have ended since."""
         for session in self._sessions.sessions:
-            for job in await session.ledger.jobs.unfinished(account=session.provider.account.id):
-                # Jobs of flows are resumed by `collect`, with the settings of their run.
-                if not job.is_service_request or job.hold_reason:
-                    continue
-                if job.state in _UNSENT:
-                    await self._resume_unsent(job)
-                elif self._collect_enabled and _may_have_ended(job):
-                    self._start_task(self._collect(session, job), f"collect {job.id}")
+            # Jobs of flows are resumed by `collect`, with the settings of their run.
+            jobs, account = session.ledger.jobs, session.provider.account.id
+            left = await jobs.find_resumable_requests(account, with_ended=self._collect_enabled)
+            for begin in range(0, len(left), _RESUMED_AT_ONCE):
+                await self._precedence.wait_until_idle()
+                for job in await jobs.get_many(left[begin : begin + _RESUMED_AT_ONCE]):
+                    await self._resume_request(session, job)
             if self._queue is not None:
                 await self._enqueue_crashed(session, self._queue)
 
+    async def _resume_request(self, session: Session, job: Job) -> None:
+        if job.state in UNSENT:
+            await self._resume_unsent(job)
+        elif self._collect_enabled and job.hold_reason is None and _may_have_ended(job):
+            self._start_task(f"collect {job.id}", lambda: self._collect(session, job))
+
     async def aclose(self) -> None:
         """Cancel the background tasks; jobs that were not sent are sent by the next start."""
-        for task in self._tasks:
+        tasks = list(self._tasks.values())
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     def find_session(self, name: str | None) -> Session:
         """Return the session of an account; the first one where none is named.
@@ -283,17 +289,15 @@ class JobService:
     async def _start(self, session: Session, job: Job) -> None:
         """Send a claimed job in the background, or hand it to the workers."""
         if self._queue is None:
-            self._start_task(_send(session, job, self._precedence), f"send {job.id}")
+            self._start_task(f"send {job.id}", lambda: _send(session, job, self._precedence))
             return
         # Without an owner it is the worker's to take over.
         await session.ledger.claims.release_ownership([job.id])
         self._start_enqueuing(session, job)
 
     def _start_enqueuing(self, session: Session, job: Job) -> None:
-        """Hand a job to the workers in the background, unless that is being done already."""
-        name = f"enqueue {job.id}"
-        if not any(task.get_name() == name for task in self._tasks):
-            self._start_task(self._enqueue(session, job), name)
+        """Hand a job to the workers in the background."""
+        self._start_task(f"enqueue {job.id}", lambda: self._enqueue(session, job))
 
     async def _enqueue(self, session: Session, job: Job) -> None:
         """Hand a reserved job to the workers; end it where its flow run has ended and never took it over."""
@@ -347,26 +351,29 @@ class JobService:
         async with tasks.use_session(ref_for_job(job, self._ledger_name)) as opened:
             yield opened
 
-    def _start_task(self, coroutine: Coroutine[Any, Any, None], name: str) -> None:
-        task = asyncio.create_task(coroutine, name=name)
+    def _start_task(self, name: str, begin: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Do something in the background, unless it is being done already."""
+        if name in self._tasks:
+            return
         # The event loop keeps weak references only.
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._tasks[name] = task = asyncio.create_task(begin(), name=name)
+        task.add_done_callback(lambda _: self._tasks.pop(name))
 
     async def _resume_unsent(self, job: Job) -> None:
         """Submit a job that has no living owner, by its own account only; leave any other as it is."""
         session = self._sessions.by_id(job.account)
-        if session is None or job.state not in _UNSENT or job.hold_reason:
+        if session is None or job.state not in UNSENT or job.hold_reason:
             return
         if self._queue is not None and job.state is State.RESERVED:
             self._start_enqueuing(session, job)
             return
-        if job.owner == session.ledger.owner_id:
-            # It waits in this process for its turn: each sweep would ask the ledger for every one that does.
+        if job.owner == session.ledger.owner_id or f"send {job.id}" in self._tasks:
+            # It waits in this process for its turn. One whose task has just given it up is left to the next sweep:
+            # taken over while that task ends, it would be owned here, and never be sent.
             return
         await self._precedence.wait_until_idle()
         if taken := await session.ledger.claims.take_over(job.id):
-            self._start_task(_send(session, taken, self._precedence), f"send {job.id}")
+            self._start_task(f"send {job.id}", lambda: _send(session, taken, self._precedence))
 
     async def _collect(self, session: Session, job: Job) -> None:
         """Store the video of a job without a webhook, if its generation has ended."""
