@@ -389,21 +389,21 @@ class Transitions(TransitionBase):
         async with self._database.writing() as connection:
             return await self._change(connection, await self._locked(connection, job_id), {"deadline_at": deadline_at})
 
-    async def record_orphan(self, stray: Job, detail: str) -> None:
+    async def record_orphan(self, orphan: Job, detail: str) -> None:
         """Add a finished row for a generation that no row owns.
 
         Raises:
             InvalidTransition: A row owns it.
         """
         now = datetime.now(UTC)
-        values = {name: getattr(stray, name) for name in Job.model_fields}
+        values = {name: getattr(orphan, name) for name in Job.model_fields}
         async with self._database.writing() as connection:
             await connection.execute(
                 insert(jobs_table).values(
-                    **values | {"model": stray.shot.model, "owner": None, "created_at": now, "updated_at": now}
+                    **values | {"model": orphan.shot.model, "owner": None, "created_at": now, "updated_at": now}
                 )
             )
-            await self._append_history(connection, [(stray.id, None, stray.state)], detail)
+            await self._append_history(connection, [(orphan.id, None, orphan.state)], detail)
 
     async def begin(self, connection: AsyncConnection, job: Job, sending: Mapping[str, Any]) -> Job:
         """Move a locked row to `submitting` within the caller's transaction.
