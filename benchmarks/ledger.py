@@ -77,7 +77,7 @@ def build_asset(job: Job) -> Asset:
 async def finish_job(ledger: Ledger, job: Job) -> None:
     """Move a job from `reserved` to `stored`."""
     generation = Generation(id=job.id, provider="emulator", status=Status.COMPLETED)
-    await ledger.jobs.begin_submit(job.id)
+    await ledger.accounts.acquire_slot(job.id, slots=None)
     await ledger.jobs.record_submitted(job.id, generation)
     await ledger.jobs.record_completed(job.id, generation)
     await ledger.jobs.record_stored(job.id, build_asset(job))

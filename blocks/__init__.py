@@ -1,6 +1,6 @@
 """Blocks: what an operator configures and saves in Prefect, namely credentials, stores and the ledger.
 
-Register with `prefect block register -m prefect_video.blocks`.
+Register with `prefect block register -m prefect_video.blocks`. May import the domain, not tasks or flows.
 """
 
 from prefect_video.blocks.fal import FalCredentials

@@ -1,6 +1,7 @@
 """Steps composed: the entry point of every deployment.
 
 Importing a flow imports Prefect; deployments name them by module, as `prefect_video.flows.project.generate_project`.
+May import tasks, blocks and the domain.
 """
 
 from prefect_video.flows.cancellation import cancel_generations

@@ -30,12 +30,13 @@ from prefect.deployments import arun_deployment
 from prefect.exceptions import PrefectException
 from prefect.states import Cancelling, Crashed
 from pydantic import BaseModel, Field
-from tenacity import retry, retry_if_exception, stop_after_delay, wait_exponential
+from tenacity import stop_after_delay
 
 from prefect_video._counted import counted
 from prefect_video.errors import GenerationCancelled
 from prefect_video.fingerprints import canonical_json
 from prefect_video.projects import Project, as_parameter
+from prefect_video.retry_policy import retrying
 
 logger = logging.getLogger(__name__)
 
@@ -118,12 +119,7 @@ class Parts:
                 return
         self._require_none_cancelled(runs)
 
-    @retry(
-        retry=retry_if_exception(lambda error: _is_outage(error)),
-        wait=wait_exponential(max=10),
-        stop=stop_after_delay(OUTAGE_SECONDS),
-        reraise=True,
-    )
+    @retrying(1.0, 10.0, stop=stop_after_delay(OUTAGE_SECONDS), retry=lambda error: _is_outage(error)).wraps
     async def _start(self, number: int, crashes: int = 0) -> FlowRun:
         """Start the run of a part, or find the one that there is: of this run, or of an earlier one and unfinished."""
         project = self._projects[number - 1]

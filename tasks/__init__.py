@@ -1,4 +1,4 @@
-"""One step of one shot, as a Prefect task; and the whole shot as one call."""
+"""Tasks: one step of one shot as a Prefect task, and the whole shot as one call. May import blocks and the domain."""
 
 from prefect_video.tasks.events import announce_project
 from prefect_video.tasks.generate import agenerate_video, generate_video

@@ -206,8 +206,23 @@ def build_project(
             "\n".join(describe_errors(error, expansion.data, source=source, lines=moved)), named
         ) from error
     moved, path = expansion.move_lines(lines), Path(source)
-    project = _find_clips(project, moved, path)
+    project = _find_clips(_locate_images(project, path.absolute().parent), moved, path)
     return project if project.cut is None else _check_cut(project, project.cut, moved, path)
+
+
+def _locate_images(project: Project, folder: Path) -> Project:
+    """Return a project with the paths of its images made absolute, from the folder of its file; a run reads them."""
+
+    def locate(image: str) -> str:
+        return image if is_web_address(image) else str(folder / Path(image).expanduser())
+
+    shots = []
+    for shot in project.shots:
+        located = {name: tuple(map(locate, images)) for name, images in shot.images.items()}
+        frames = {name: images[0] for name, images in located.items() if name != "references"}
+        changes = {**frames, "references": located.get("references", ())}
+        shots.append(shot.model_copy(update=changes) if located else shot)
+    return project.model_copy(update={"shots": tuple(shots)})
 
 
 def _find_clips(project: Project, lines: Mapping[FieldPath, Place], path: Path) -> Project:

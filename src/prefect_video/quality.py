@@ -62,11 +62,27 @@ class QualityPolicy(Input):
     silent_share: Number = Field(
         default=0.9, gt=0, le=1, description="Share of the length that is silence from which a video counts as silent"
     )
+    abrupt_end_db: Number = Field(
+        default=-40.0,
+        ge=-120,
+        le=0,
+        description="Level in dB below full scale above which sound that does not fade counts as cut off at the end",
+    )
+    abrupt_end_seconds: Number = Field(
+        default=0.25, ge=0, le=3600, description="Missing end of the picture beyond which the end counts as abrupt"
+    )
     length_tolerance_seconds: Number | None = Field(
         default=None,
         ge=0,
         le=3600,
         description="Accepted deviation from the requested length; unset: 0.5 s, or 5 % of it where that is more",
+    )
+    size_tolerance_share: Number | None = Field(
+        default=None,
+        ge=0,
+        le=1,
+        description="Accepted deviation from the requested width and height, as a share of each; unset: 16 pixels, or"
+        " 4 % where that is more",
     )
 
     @property

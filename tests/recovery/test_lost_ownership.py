@@ -16,7 +16,7 @@ from prefect_video.pipeline.steps import build_project_job_requests
 from prefect_video.pipeline.steps.submit import submit
 from prefect_video.providers.sora.provider import SoraProvider
 from prefect_video.session import Session
-from tests.support.records import claim_one
+from tests.support.records import begin_submit, claim_one
 from tests.support.recovery import RecoveryHarness, a_shot, film, statuses
 from tests.support.recovery_fixtures import SLOW, OpenHarness
 
@@ -110,7 +110,7 @@ async def test_a_row_that_was_taken_over_in_a_pause_is_not_sent(harness: Recover
     async with harness.session() as paused, harness.session() as other:
         (claim,) = (await paused.ledger.claims.claim([await a_request_of(paused)])).claims
         assert claim.job is not None
-        await paused.ledger.jobs.begin_submit(claim.job.id)
+        await begin_submit(paused.ledger, claim.job.id)
         await sign_off(paused)
         assert await other.ledger.claims.take_over(claim.job.id)
         with pytest.raises(InvalidTransition, match="belongs to"):

@@ -10,7 +10,7 @@ def test_three_workers_never_pass_the_accounts_limit() -> None:
     assert outcome.holds, f"peak {outcome.peak}\n{outcome.verdict}\n{outcome.problems}"
     # All of it is used too; how soon depends on when three processes have started on a loaded machine.
     assert outcome.peak > SLOTS // 2
-    # Had the limit not held them back, the provider would not have either: no submit was turned away.
+    # Had the limit not held them back, the provider would not have either: no submit was rejected.
     assert outcome.verdict.submitted == 24
 
 

@@ -11,7 +11,7 @@ from decimal import Decimal
 
 from benchmarks.workers import Line
 from prefect_video.ledger import Budget, Ledger
-from tests.support.records import PRICE, a_request, claim_one
+from tests.support.records import PRICE, a_request, begin_submit, claim_one
 
 
 async def count_yours(ledger: Ledger, numbers: list[int], project: str, budgets: list[Budget], size: int) -> int:
@@ -33,7 +33,7 @@ async def obey(ledger: Ledger, command: str) -> str:
         first = 1000 * (1 + random.randrange(10**6))
         return str(await count_yours(ledger, list(range(first, first + 10)), "budget", ten, 1))
     job = await claim_one(ledger, 7)
-    await ledger.jobs.begin_submit(job.id)
+    await begin_submit(ledger, job.id)
     return job.id
 
 

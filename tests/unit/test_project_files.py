@@ -152,6 +152,21 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
             load_project(path)
 
 
+def test_images_are_found_from_the_folder_of_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "film.yaml").write_text(
+        "project: film\nshots:\n  - {id: a, prompt: a, first_frame: stills/a.png, last_frame: /b.png,"
+        " references: [c.png, 'https://cdn.example/d.png']}\n  - {id: b, prompt: b}\n"
+    )
+    monkeypatch.chdir("/")
+    first, second = load_project(tmp_path / "film.yaml").shots
+    assert first.images == {
+        "first_frame": (f"{tmp_path}/stills/a.png",),
+        "last_frame": ("/b.png",),
+        "references": (f"{tmp_path}/c.png", "https://cdn.example/d.png"),
+    }
+    assert second.images == {}
+
+
 def test_the_schema_takes_what_we_take(tmp_path: Path) -> None:
     schema = project_schema()
     jsonschema.Draft202012Validator.check_schema(schema)

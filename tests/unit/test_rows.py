@@ -47,7 +47,7 @@ b,y,a; c,false,,
 c,z,,,,
 """
     a, b, c = project_from_rows(write(tmp_path, text)).shots
-    assert (a.audio, a.options, a.first_frame, a.depends_on) == (True, {"cfg": 0.5}, "1", ())
+    assert (a.audio, a.options, a.first_frame, a.depends_on) == (True, {"cfg": 0.5}, str(tmp_path / "1"), ())
     assert (b.audio, b.depends_on, c.audio) == (False, ("a", "c"), None)
 
 

@@ -127,8 +127,13 @@ PROSE: Final[Mapping[str, str]] = {
     "needs a human": "is held",
     "--attention": "--held",
     "the books": "the ledger, the usage",
+    "turned away": "rejected",
+    "a look": "a poll, a read",
 }
 """Words of prose that were given up."""
+
+QUESTIONS: Final = frozenset({"What", "Whether", "How", "Where", "When", "Why", "Who", "Which"})
+"""Words that no docstring begins with: it says what a thing does, or is."""
 
 VAGUE: Final = frozenset({"one", "told", "asked", "word", "said"})
 """Names that say nothing about the value: a job, a shot, a request or a response is named as what it is."""
@@ -142,8 +147,16 @@ def source_files() -> list[Path]:
 
 
 def pages() -> list[Path]:
-    """Find every page for people."""
-    return [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md")), *sorted(ROOT.glob(".github/**/*.*"))]
+    """Find every page for people, and every file besides the sources that says something to them."""
+    texts = ("*.yaml", "*.html", "*.js", "*.css", "*.toml", "*.example", "Makefile", "Dockerfile", "README.md")
+    own = (
+        path
+        for folder in (*CODE, ".github", "docs")
+        for name in (*texts, "*.yml")
+        for path in (ROOT / folder).rglob(name)
+    )
+    beside = (path for name in ("*.md", *texts) for path in ROOT.glob(name))
+    return sorted({*beside, *own, *(ROOT / "docs").rglob("*.md"), *(ROOT / ".github").rglob("*.md")})
 
 
 def identifiers(source: str) -> Iterator[tuple[int, str]]:
@@ -227,6 +240,20 @@ def test_no_name_is_a_vague_one(folder: str) -> None:
 @pytest.mark.parametrize("folder", CODE)
 def test_no_message_or_comment_has_a_retired_word(folder: str) -> None:
     assert retired_prose(folder) == []
+
+
+@pytest.mark.parametrize("folder", ["src", "blocks", "tasks", "flows"])
+def test_no_docstring_begins_with_a_question_or_only_points_elsewhere(folder: str) -> None:
+    found = [
+        f"{path.relative_to(ROOT)}: {about.splitlines()[0]}"
+        for path in source_files()
+        if path.relative_to(ROOT).parts[0] == folder
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
+        if (about := ast.get_docstring(node))
+        if about.split()[0] in QUESTIONS or re.fullmatch(r"(See|As for) \S+", about)
+    ]
+    assert found == []
 
 
 def test_no_page_has_a_retired_word() -> None:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 from prefect_video._counted import counted
 from prefect_video.errors import InvalidVideo, VideoMismatch
+from prefect_video.quality import QualityPolicy
 from prefect_video.shots import Shot
 
 if TYPE_CHECKING:
@@ -199,25 +200,26 @@ def require_match(mismatches: Sequence[Mismatch], shot: Shot) -> None:
         raise VideoMismatch(f"shot {shot.id!r}: {'; '.join(reasons)}", reasons)
 
 
-def find_mismatches(media: Media, shot: Shot, *, tolerance_seconds: float | None = None) -> list[Mismatch]:
+def find_mismatches(media: Media, shot: Shot, policy: QualityPolicy | None = None) -> list[Mismatch]:
     """Find the respects in which a video does not match its shot.
 
     Args:
         media: Its properties.
         shot: The request.
-        tolerance_seconds: Accepted deviation from the requested length; None for 0.5 s or 5 % of it.
+        policy: The gates of its project, which may accept other deviations; None for a project without.
     """
-    return list(_compare(media, shot, tolerance_seconds))
+    return list(_compare(media, shot, policy or QualityPolicy()))
 
 
-def _compare(media: Media, shot: Shot, tolerance_seconds: float | None) -> Iterator[Mismatch]:
-    requested, tolerance = shot.length_seconds, tolerance_seconds
+def _compare(media: Media, shot: Shot, policy: QualityPolicy) -> Iterator[Mismatch]:
+    requested, tolerance = shot.length_seconds, policy.length_tolerance_seconds
     if tolerance is None:
         tolerance = max(DURATION_TOLERANCE_SECONDS, DURATION_TOLERANCE_SHARE * requested)
     if abs(media.duration_seconds - requested) > tolerance:
         yield Mismatch("length", f"asked for {requested:g} s, the video lasts {media.duration_seconds:.2f} s")
     width, height = shot.frame_size
-    if shot.has_own_shape and not (_is_near(media.width, width) and _is_near(media.height, height)):
+    share = policy.size_tolerance_share
+    if shot.has_own_shape and not (_is_near(media.width, width, share) and _is_near(media.height, height, share)):
         yield Mismatch("size", f"asked for {width}x{height} pixels, the video has {media.width}x{media.height}")
     if abs(media.pixel_ratio - 1) > PIXEL_TOLERANCE:
         ratio = f"{media.pixel_ratio.numerator}:{media.pixel_ratio.denominator}"
@@ -232,8 +234,10 @@ def _compare(media: Media, shot: Shot, tolerance_seconds: float | None) -> Itera
         yield Mismatch("format", "the MP4 does not begin with its `ftyp` box, and some players refuse it")
 
 
-def _is_near(measured: int, requested: int) -> bool:
-    return abs(measured - requested) <= max(SIZE_TOLERANCE_PIXELS, SIZE_TOLERANCE_SHARE * requested)
+def _is_near(measured: int, requested: int, share: float | None) -> bool:
+    if share is None:
+        return abs(measured - requested) <= max(SIZE_TOLERANCE_PIXELS, SIZE_TOLERANCE_SHARE * requested)
+    return abs(measured - requested) <= share * requested
 
 
 @dataclass(frozen=True)

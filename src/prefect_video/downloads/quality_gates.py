@@ -44,22 +44,18 @@ _WINDOW_SECONDS: Final = 0.05
 _WINDOW: Final = round(_SOUND_RATE * _WINDOW_SECONDS)
 _FULL_SCALE: Final = 32768.0
 _LOWEST_DB: Final = -120.0
-_CUT_OFF_DB: Final = -40.0
-"""Level of the last window from which sound that does not fade counts as cut off."""
 _FADE_DB: Final = 10.0
 """Fall of the last window below the half second before it that counts as a fade."""
 _WINDOWS_BEFORE_END: Final = 10
-_MISSING_END_SECONDS: Final = 0.25
-"""Missing end of the picture from which it counts as abrupt."""
 
 
-def measure_content(path: Path, media: Media, *, silence_db: float) -> Measures:
+def measure_content(path: Path, media: Media, policy: QualityPolicy) -> Measures:
     """Decode a video once and measure its picture and sound.
 
     Args:
         path: The file.
         media: Its properties, from `probe`.
-        silence_db: Level in dB below full scale under which sound is silence.
+        policy: The gates of its project, which say what is silence and what is an abrupt end.
 
     Raises:
         InvalidVideo: It cannot be decoded to its end.
@@ -70,7 +66,7 @@ def measure_content(path: Path, media: Media, *, silence_db: float) -> Measures:
     with open_container(path) as container:
         video = find_video_stream(container, path)
         audio = next(iter(container.streams.audio), None)
-        picture, sound = _Picture(), _Sound(silence_db)
+        picture, sound = _Picture(), _Sound(policy.silence_db)
         # Frames that no other one needs are often every second one; enough are left to look at four a second.
         video.codec_context.skip_frame = "NONREF"
         video.thread_type = "AUTO"
@@ -94,7 +90,7 @@ def measure_content(path: Path, media: Media, *, silence_db: float) -> Measures:
         frozen_seconds=round(max(picture.stills, default=0.0), 3),
         frozen_share=round(sum(picture.stills) / media.duration_seconds, 4),
         silent_share=None if audio is None else round(sound.silent_share, 4),
-        abrupt_end=_describe_end(stated_end - picture_end, list(sound.levels)),
+        abrupt_end=_describe_end(stated_end - picture_end, list(sound.levels), policy),
     )
 
 
@@ -150,13 +146,13 @@ def _find_faults(
         yield "abrupt_end", measures.abrupt_end
 
 
-def _describe_end(missing_seconds: float, levels: list[float]) -> str | None:
-    if missing_seconds > _MISSING_END_SECONDS:
+def _describe_end(missing_seconds: float, levels: list[float], policy: QualityPolicy) -> str | None:
+    if missing_seconds > policy.abrupt_end_seconds:
         return f"the picture ends {missing_seconds:.2f} s before the end that the file states"
     if len(levels) <= _WINDOWS_BEFORE_END:
         return None
     last, before = levels[-1], levels[-1 - _WINDOWS_BEFORE_END : -1]
-    if last > _CUT_OFF_DB and last > sum(before) / len(before) - _FADE_DB:
+    if last > policy.abrupt_end_db and last > sum(before) / len(before) - _FADE_DB:
         return f"the sound is cut off at {last:.0f} dB"
     return None
 

@@ -7,14 +7,16 @@ import io
 import json
 import posixpath
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from importlib.util import find_spec
 from typing import Any, Final, Literal
 
 from prefect_video._clean_text import clean_cell, clean_text
+from prefect_video.downloads import show_source
 from prefect_video.errors import InvalidInput
 from prefect_video.gallery.manifest import Manifest, ShotRecord, TakeRecord
+from prefect_video.shots import Shot
 
 RowFormat = Literal["csv", "jsonl", "parquet"]
 
@@ -77,11 +79,17 @@ def require_parquet() -> None:
         raise InvalidInput(f"Parquet is written by pyarrow, which is not installed: pip install '{EXTRA}'")
 
 
-def write_sheet(manifest: Manifest) -> bytes:
-    """Write the shots of a project as Markdown, each with its prompt in a block to copy and what else is requested."""
+def write_sheet(manifest: Manifest, shots: Iterable[Shot] = ()) -> bytes:
+    """Write the shots of a project as Markdown, each with its prompt in a block to copy and what else is requested.
+
+    Args:
+        manifest: The project.
+        shots: Its shots as the project file has them, which says where their images are; a manifest has names alone.
+    """
+    places = {shot.id: {name: list(map(show_source, images)) for name, images in shot.images.items()} for shot in shots}
     lines = [f"# {_as_line(manifest.project)}", ""]
     for number, shot in enumerate([shot for shot in manifest.shots if shot.in_project], start=1):
-        lines += [*_describe_shot(shot, number), ""]
+        lines += [*_describe_shot(shot, number, places.get(shot.id, {})), ""]
     return "\n".join(lines).encode("utf-8", errors="replace")
 
 
@@ -164,7 +172,7 @@ def _write_parquet(rows: Sequence[dict[str, Any]]) -> bytes:
     return content.getvalue()
 
 
-def _describe_shot(shot: ShotRecord, number: int) -> Iterator[str]:
+def _describe_shot(shot: ShotRecord, number: int, images: Mapping[str, list[str]]) -> Iterator[str]:
     done = all(take.status == "stored" for take in shot.takes)
     yield f"## {'☑' if done else '☐'} {number}. {_as_line(shot.id)}"
     yield ""
@@ -172,7 +180,7 @@ def _describe_shot(shot: ShotRecord, number: int) -> Iterator[str]:
     # A fence longer than any in the prompt: else the prompt could end its block.
     fence = "`" * max(3, 1 + max(map(len, re.findall(r"`+", prompt)), default=0))
     yield from (fence, prompt, fence, "")
-    for name, value in shot.request.items():
+    for name, value in {**shot.request, **images}.items():
         shown = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
         yield f"- {name.replace('_', ' ')}: {_as_line(shown)}"
     if len(shot.takes) > 1:

@@ -96,7 +96,7 @@ class SqliteChangeFeed:
     def __init__(self, database: Database) -> None:
         self._path = database.location.path
         self._thread = DedicatedThread("ledger-changes")
-        # Belongs to the thread: a look whose task is cancelled goes on there, and closing comes after it.
+        # Belongs to the thread: a read whose task is cancelled goes on there, and closing comes after it.
         self._connection: sqlite3.Connection | None = None
         self._version: int | None = None
 

@@ -19,7 +19,7 @@ PROGRAM: Final = "prefect-video"
 
 
 class HoldReason(StrEnum):
-    """Why a job waits for a human."""
+    """Reason for which a job waits for a human."""
 
     SUBMIT_UNANSWERED = "submit_unanswered"
     OTHER_ACCOUNT = "other_account"

@@ -1,4 +1,4 @@
-"""Which stores the ledger knows: the identity in a store's marker, its address, and what it holds."""
+"""Stores that the ledger knows: the identity in a store's marker, its address, and what it holds."""
 
 from __future__ import annotations
 

@@ -51,22 +51,6 @@ class Transitions(TransitionBase):
         LedgerError: There is no such row, or the ledger cannot be used.
     """
 
-    async def begin_submit(
-        self,
-        job_id: str,
-        *,
-        task_run_id: str | None = None,
-        deadline_at: datetime | None = None,
-        key_fingerprint: str | None = None,
-    ) -> Job:
-        """Record that the request is about to be sent; only the row's owner may send it."""
-        sending = drop_none(task_run_id=task_run_id, deadline_at=deadline_at, key_fingerprint=key_fingerprint)
-
-        async def record(connection: AsyncConnection) -> Job:
-            return await self.begin(connection, await self._locked(connection, job_id), sending)
-
-        return await self._database.write(record)
-
     async def refresh_submit(self, job_id: str) -> Job:
         """Record anew that the request is about to be sent, after a pause in which a takeover was possible."""
         async with self._database.writing() as connection:
@@ -405,21 +389,21 @@ class Transitions(TransitionBase):
         async with self._database.writing() as connection:
             return await self._change(connection, await self._locked(connection, job_id), {"deadline_at": deadline_at})
 
-    async def record_orphan(self, stray: Job, detail: str) -> None:
+    async def record_orphan(self, orphan: Job, detail: str) -> None:
         """Add a finished row for a generation that no row owns.
 
         Raises:
             InvalidTransition: A row owns it.
         """
         now = datetime.now(UTC)
-        values = {name: getattr(stray, name) for name in Job.model_fields}
+        values = {name: getattr(orphan, name) for name in Job.model_fields}
         async with self._database.writing() as connection:
             await connection.execute(
                 insert(jobs_table).values(
-                    **values | {"model": stray.shot.model, "owner": None, "created_at": now, "updated_at": now}
+                    **values | {"model": orphan.shot.model, "owner": None, "created_at": now, "updated_at": now}
                 )
             )
-            await self._append_history(connection, [(stray.id, None, stray.state)], detail)
+            await self._append_history(connection, [(orphan.id, None, orphan.state)], detail)
 
     async def begin(self, connection: AsyncConnection, job: Job, sending: Mapping[str, Any]) -> Job:
         """Move a locked row to `submitting` within the caller's transaction.

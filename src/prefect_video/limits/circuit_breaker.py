@@ -62,7 +62,7 @@ class CircuitBreaker:
     _open_until: datetime | None = field(default=None, init=False)
 
     async def before_submit(self) -> bool:
-        """Let a submit pass, or refuse it, by a look of its own at the account.
+        """Let a submit pass, or refuse it, by what the ledger says of the account.
 
         Returns:
             True where it is the trial of a half-open breaker; if it is not sent after all, call `cancel_trial`.

@@ -1,4 +1,4 @@
-"""Completion forecasts: how likely a generation has ended after so many seconds, and how late a look would be.
+"""Completion forecasts: how likely a generation has ended after so many seconds, and how late a poll would be.
 
 A forecast is a mixture: what was learned, what the provider estimates, and a vague remainder that is spread evenly over
 all orders of magnitude. The remainder never vanishes, so that no belief, however firm, keeps an end from being noticed.
@@ -105,14 +105,14 @@ class CompletionForecast:
         return (self.ended_by(until) - before) / (1.0 - before) if before < 1.0 else 1.0
 
     def unnoticed_seconds(self, since: float, until: float) -> float:
-        """Return the expected seconds between its end and a look, for one that had not ended at the look before."""
+        """Return the expected seconds between its end and a poll, for one that had not ended at the poll before."""
         return self._unnoticed_from(since)(until - since)
 
     def seconds_until_unnoticed(self, since: float, seconds: float, *, at_least: float = 0.0) -> float:
-        """Return the seconds after a look from which on an end is expected to go unnoticed for so long.
+        """Return the seconds after a poll from which on an end is expected to go unnoticed for so long.
 
         Args:
-            since: Time of the look, at which it had not ended.
+            since: Time of the poll, at which it had not ended.
             seconds: For how long.
             at_least: Shortest result: what is below need not be found out.
         """
@@ -128,7 +128,7 @@ class CompletionForecast:
         return high
 
     def _unnoticed_from(self, since: float) -> Callable[[float], float]:
-        """Return the function from the seconds after a look to the expected time for which an end is unnoticed."""
+        """Return the function from the seconds after a poll to the expected time for which an end is unnoticed."""
         before, area = self.ended_by(since), self._area(since)
         if before >= 1.0:
             return lambda delay: delay

@@ -249,7 +249,7 @@ class PollQueue:
             for target in self._targets.values()
             if target.is_queued and target.needs_own_request is alone and target.due <= now
         ]
-        # Marked before anything is awaited: no other look takes them as well.
+        # Marked before anything is awaited: no other poll takes them as well.
         for target in due:
             target.request_in_flight = True
         return sorted(due, key=lambda target: target.due)
@@ -265,7 +265,7 @@ class PollQueue:
 
     def _place(self, target: PollTarget) -> None:
         since = target.polled_after
-        at = self._schedule.next_look(
+        at = self._schedule.next_poll(
             since, target.forecast.current(), sharing=self._sharing(), relaxed=target.webhook_expected
         )
         # Of this forecast: `relearn` schedules only targets whose forecast has changed since.

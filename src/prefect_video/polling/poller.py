@@ -175,8 +175,8 @@ class Poller:
                 await self._sleep_until_due()
                 if self._cooldown_seconds() <= 0:
                     await self._fetch_each(self._queue.pop_due(alone=True))
-                if self._may_look():
-                    await self._look_for_ends(self._queue.pop_due(alone=False))
+                if self._may_poll():
+                    await self._poll_for_ends(self._queue.pop_due(alone=False))
         except Exception as error:
             # Passed on to all waiters, which would otherwise wait for a loop that has ended.
             logger.exception("%s: polling has failed", self._provider.name)
@@ -187,7 +187,7 @@ class Poller:
         """Sleep until a target is due and the provider may be asked, or until the queue has changed."""
         # Cleared before the queue is read: a change in between ends the sleep at once.
         self._queue.changed.clear()
-        moments = [at for at in (self._queue.next_due(alone=True), self._next_look()) if at is not None]
+        moments = [at for at in (self._queue.next_due(alone=True), self._next_poll()) if at is not None]
         delay = max(min(moments) - _now(), self._cooldown_seconds()) if moments else None
         if not self._targets or (delay is not None and delay <= 0):
             return
@@ -197,10 +197,10 @@ class Poller:
         except TimeoutError:
             return
 
-    def _may_look(self) -> bool:
+    def _may_poll(self) -> bool:
         return self._cooldown_seconds() <= 0 and not self._requests.is_listing and self._budget.affordable() >= 1
 
-    def _next_look(self) -> float | None:
+    def _next_poll(self) -> float | None:
         due = self._queue.next_due(alone=False)
         # While a list is read, what is due is likely to be in it; its end wakes this loop up.
         if due is None or self._requests.is_listing:
@@ -218,7 +218,7 @@ class Poller:
             until = max(until, self._requested_at + min(pause, self._schedule.longest_seconds))
         return until - _now()
 
-    async def _look_for_ends(self, due: Sequence[PollTarget]) -> None:
+    async def _poll_for_ends(self, due: Sequence[PollTarget]) -> None:
         """Poll the targets that are due by a list where that takes fewer requests, else each as the budget allows."""
         together = [*due, *self._queue.due_soon()] if due else []
         pages = self._requests.listing.pages_worth_reading(together, self._targets.values(), _now())

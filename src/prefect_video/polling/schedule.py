@@ -1,6 +1,6 @@
-"""Poll schedule: when the next look at a generation is worth its request.
+"""Poll schedule: when the next poll of a generation is worth its request.
 
-A look is due as soon as the time for which an end is expected to have gone unnoticed exceeds the price of a request.
+A poll is due as soon as the time for which an end is expected to have gone unnoticed exceeds the price of a request.
 Early that is seldom, around the expected moment often; and where a list answers for many, its price is shared.
 """
 
@@ -22,7 +22,7 @@ _BLIND_SHARE: Final = 0.25
 _PRICE: Final = 0.48
 """Price of a request in seconds that an end goes unnoticed, as a multiple of the shortest interval.
 
-With it, one generation of which nothing is known is looked at after 2, 4, 7, 11, 16 seconds and so on.
+With it, one generation of which nothing is known is polled after 2, 4, 7, 11, 16 seconds and so on.
 """
 
 
@@ -48,7 +48,7 @@ class PollSchedule:
     grace_seconds: float = 3.0
     vary: float = 0.05
 
-    def next_look(
+    def next_poll(
         self,
         since: float,
         forecast: CompletionForecast,

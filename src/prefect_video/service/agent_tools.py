@@ -24,8 +24,7 @@ from prefect_video.pipeline.steps import traced_request
 from prefect_video.service.api_tokens import ApiToken, Scope
 from prefect_video.service.app import ServiceRuntime
 from prefect_video.service.credentials_watch import CredentialsWatch
-from prefect_video.service.jobs.bodies import GenerateBody, ProjectBody
-from prefect_video.service.jobs.views import ENDED, JobPage, JobView, SpendView
+from prefect_video.service.jobs import ENDED, GenerateBody, JobPage, JobView, ProjectBody, SpendView
 from prefect_video.service.metrics import Metrics
 from prefect_video.service.problems import Refused, build_problem, translate_errors
 from prefect_video.service.sessions import open_sessions

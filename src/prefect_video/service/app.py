@@ -27,13 +27,17 @@ from prefect_video.service.deferred_projects import DeferredProjects
 from prefect_video.service.deployment_queue import DeploymentQueue
 from prefect_video.service.docs_page import PAGE_HEADERS, render_docs
 from prefect_video.service.galleries import StaleGalleries
-from prefect_video.service.jobs.event_stream import JobChanges
-from prefect_video.service.jobs.guard import Guard
-from prefect_video.service.jobs.precedence import RequestPrecedence
-from prefect_video.service.jobs.project_service import ProjectService
-from prefect_video.service.jobs.routes import JobApi, job_routes, video_routes
-from prefect_video.service.jobs.service import JobService
-from prefect_video.service.jobs.video_links import VideoLinks
+from prefect_video.service.jobs import (
+    Guard,
+    JobApi,
+    JobChanges,
+    JobService,
+    ProjectService,
+    RequestPrecedence,
+    VideoLinks,
+    job_routes,
+    video_routes,
+)
 from prefect_video.service.known_hosts import KnownHosts
 from prefect_video.service.ledger_metrics import LedgerMetrics
 from prefect_video.service.metrics import CONTENT_TYPE, Metrics
@@ -45,10 +49,7 @@ from prefect_video.service.sessions import Sessions, open_sessions
 from prefect_video.service.settings import ServiceSettings
 from prefect_video.service.status import StatusPage
 from prefect_video.service.token_source import open_tokens
-from prefect_video.service.webhooks.handler import handle
-from prefect_video.service.webhooks.inbox import Inbox
-from prefect_video.service.webhooks.routes import WebhookReceiver, webhook_routes
-from prefect_video.service.webhooks.workers import Workers
+from prefect_video.service.webhooks import Inbox, WebhookReceiver, Workers, handle, webhook_routes
 from prefect_video.session import Session
 
 logger = logging.getLogger(__name__)

@@ -16,8 +16,7 @@ from prefect_video.downloads import DownloadSettings, check_url, open_download_c
 from prefect_video.errors import DownloadError, LedgerError
 from prefect_video.ledger import Callback, Ledger
 from prefect_video.service.api_tokens import ApiTokens
-from prefect_video.service.jobs.callback_policy import build_policy
-from prefect_video.service.jobs.event_stream import JobChanges
+from prefect_video.service.jobs import JobChanges, build_policy
 from prefect_video.service.metrics import Metrics
 
 logger = logging.getLogger(__name__)
@@ -44,7 +43,7 @@ class CallbackSender:
         environment: The environment whose calls are made here.
         tokens: Their secrets sign the calls.
         describe: Describes what has ended.
-        changes: Says when a look is worth it.
+        changes: Says when a read is worth it.
         metrics: Counts the calls by outcome.
         hosts: Hosts that may be called although they are not public.
         retry_seconds: Delay before the second attempt; each further one is four times as long.

@@ -18,7 +18,7 @@ from prefect_video import __version__
 from prefect_video.gallery import AccountLine, HeldLine, LimitLine, ServiceStatus, render_status
 from prefect_video.ledger import BudgetUsage, Requester, SpendRow, usd_sum
 from prefect_video.service.api_tokens import ApiTokens
-from prefect_video.service.jobs.guard import Guard
+from prefect_video.service.jobs import Guard
 from prefect_video.service.problems import translate_errors
 from prefect_video.service.sessions import Sessions
 from prefect_video.session import Session

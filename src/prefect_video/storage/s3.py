@@ -15,10 +15,11 @@ from tempfile import TemporaryDirectory
 from typing import Any, Final
 
 from botocore.exceptions import ClientError
-from tenacity import retry, retry_if_exception, stop_after_attempt, wait_random
+from tenacity import stop_after_attempt
 
 from prefect_video._shield import run_in_thread
 from prefect_video.errors import InvalidInput, StoreError
+from prefect_video.retry_policy import retrying
 from prefect_video.storage.base import STALE_SECONDS, NewFile, StoredFile, guess_content_type, validate_path
 from prefect_video.storage.links import LinkOptions
 from prefect_video.storage.marker import STORE_MARKER, parse_marker, write_marker
@@ -417,7 +418,7 @@ async def _check_bucket(client: Any, bucket: str) -> None:
             raise
 
 
-@retry(retry=retry_if_exception(is_cut), stop=stop_after_attempt(6), wait=wait_random(0.02, 0.2), reraise=True)
+@retrying(0.2, 0.2, stop=stop_after_attempt(6), retry=is_cut).wraps
 async def _read_object(client: Any, bucket: str, key: str) -> bytes:
     """Return an object's content, reading again what another writer replaced meanwhile.
 

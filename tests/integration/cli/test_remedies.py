@@ -20,6 +20,7 @@ from prefect_video.pipeline.steps import build_project_job_requests, claim_shots
 from prefect_video.projects import Project
 from prefect_video.session import SessionRef, open_session
 from tests.support.cli_fixtures import COMMAND, InProcess, Shell
+from tests.support.records import begin_submit
 
 SHOT = Project.model_validate(
     {"project": "film", "shots": [{"id": "sea", "prompt": "the sea", "duration": 1, "resolution": "480p"}]}
@@ -38,7 +39,7 @@ async def create_unanswered_job(ledger: Path) -> Job:
             session, await build_project_job_requests(session, SHOT), budgets=(), partial=False
         )
         assert claim.job is not None
-        await session.ledger.jobs.begin_submit(claim.job.id)
+        await begin_submit(session.ledger, claim.job.id)
         job = await session.ledger.jobs.record_unknown(claim.job.id, "no answer")
         message = hold_message(
             HoldReason.SUBMIT_UNANSWERED,

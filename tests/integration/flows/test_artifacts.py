@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
@@ -13,9 +14,10 @@ from prefect import flow
 from prefect.artifacts import Artifact, acreate_progress_artifact, aupdate_progress_artifact
 
 from prefect_video.flows import artifacts
-from prefect_video.pipeline.reports import ProjectReport, ShotReport
+from prefect_video.pipeline.reports import FilmReport, ProjectReport, ShotReport
 from prefect_video.projects import Project
-from prefect_video.tasks import artifact_key, asset_key
+from prefect_video.tasks import artifact_key, asset_key, write_storyboard
+from tests.support.records import an_asset
 
 PROJECT = Project.model_validate(
     {"project": "Slow", "shots": [{"id": name, "prompt": name} for name in ("one", "two")]}
@@ -115,6 +117,22 @@ async def test_a_run_is_one_storyboard_with_a_link_to_each_video(prefect_api: st
     assert table is not None
     assert "3 of 4 stored (1 cached), price unknown" in str(table.description)
     assert [row["paid USD"] for row in json.loads(str(table.data))] == ["0", "price unknown", "0", "0"]
+
+
+def test_a_still_leads_to_its_video_where_the_store_has_addresses() -> None:
+    asset = an_asset(uri="s3://films/a.mp4", thumbnail_uri="s3://films/a.jpg", duration_seconds=4.0)
+    shot = ShotReport(id="a", status="stored", uri=asset.uri, asset=asset, cost_usd=Decimal("0.40"))
+    film = FilmReport(status="made", uri="s3://films/film.mp4", seconds=4.0)
+    report = ProjectReport(project="Stills", shots=(shot,), seconds=1.0, film=film, page_uri="s3://films/index.html")
+    names = ("a.mp4", "a.jpg", "film.mp4", "index.html")
+    head, *_, row = write_storyboard(
+        report, {f"s3://films/{name}": f"https://cdn.example/{name}" for name in names}
+    ).splitlines()
+    assert head.endswith(
+        "$0.40 paid, [the final cut](<https://cdn.example/film.mp4>), [the page](<https://cdn.example/index.html>)"
+    )
+    video = "<https://cdn.example/a.mp4>"
+    assert row == f"| [![](<https://cdn.example/a.jpg>)]({video}) | [a]({video}) | stored | 4.0 s | $0.40 | a cat |"
 
 
 def test_different_names_have_different_keys() -> None:

@@ -84,12 +84,19 @@ def test_every_format_has_a_row_a_take_and_no_cell_is_a_formula(call: InProcess,
 def test_a_sheet_holds_each_prompt_as_it_is_to_be_pasted(call: InProcess, film: Path, made: Path) -> None:
     film.write_text(
         FILM.replace("dawn over the sea", '"four ```` and # marks"').replace("takes: 2", "takes: 3, seed: 7")
+        + "  - {id: styled, prompt: dusk, first_frame: frames/dusk.png,"
+        ' references: [look.png, "https://cdn.example/a.png?signature=s3cret"]}\n'
     )
     sheet = call("export", film, "--format", "sheet").out
     assert "## ☐ 1. zenith\n\n`````\nfour ```` and # marks\n`````\n" in sheet
     assert "- seed: 7\n- takes: 3\n" in sheet
     assert f"## ☑ 2. closing\n\n```\n{FORMULA}\n```\n" in sheet
     assert "- after: zenith\n" in sheet
+    # For the hand that fetches them: where the project file says they are, and nothing that may be secret.
+    folder = str(film.parent.resolve()).replace("_", "\\_")
+    assert f"- first frame: {folder}/frames/dusk.png\n" in sheet
+    assert f"- references: {folder}/look.png, https://cdn.example/a.png" in sheet
+    assert "s3cret" not in sheet
 
 
 def test_verify_knows_the_pages_and_compares_a_store_with_its_manifest(call: InProcess, film: Path, made: Path) -> None:

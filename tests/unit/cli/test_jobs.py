@@ -24,7 +24,7 @@ from prefect_video.projects import Project
 from prefect_video.session import Session, SessionRef, open_session
 from prefect_video.shots import Shot
 from tests.support.cli_fixtures import InProcess
-from tests.support.records import an_asset
+from tests.support.records import an_asset, begin_submit
 
 WAITING = Project(name="film", shots=(Shot(id="sea", prompt="the sea at night", duration=20, resolution="480p"),))
 SHORT = Project(name="film", shots=(Shot(id="sea", prompt="the sea at noon", duration=1, resolution="480p"),))
@@ -69,7 +69,7 @@ def create_unanswered_job() -> Job:
 
     async def leave(session: Session) -> Job:
         job = await reserve(session, SHORT)
-        await session.ledger.jobs.begin_submit(job.id)
+        await begin_submit(session.ledger, job.id)
         await session.ledger.jobs.record_unknown(job.id, "the connection broke")
         return await session.ledger.jobs.hold(job.id, "it is unknown whether it was accepted")
 

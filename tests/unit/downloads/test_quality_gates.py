@@ -36,6 +36,7 @@ def write(
     seconds: float = 4,
     level: Callable[[float], float] | None = None,
     sound_seconds: float | None = None,
+    policy: QualityPolicy | None = None,
 ) -> Measures:
     """Write a clip, with a tone whose level depends on the time, and measure it."""
     with av.open(str(path), "w") as output:
@@ -58,7 +59,7 @@ def write(
                 tone.sample_rate, tone.pts, tone.time_base = RATE, start, Fraction(1, RATE)
                 output.mux(sound.encode(tone))
             output.mux(sound.encode(None))
-    return measure_content(path, probe(path), silence_db=-50)
+    return measure_content(path, probe(path), policy or QualityPolicy())
 
 
 @pytest.fixture
@@ -96,6 +97,8 @@ def test_silence_and_a_cut_off_end_are_heard(clip: Path) -> None:
     assert "the sound is cut off at -" in str(loud.abrupt_end)
     faded = write(clip, moving, level=lambda time: 0.3 * max(0.0, 1 - time / 3.9))
     assert faded.abrupt_end is None
+    accepted = write(clip, moving, level=lambda _: 0.3, policy=QualityPolicy(abrupt_end_db=-3))
+    assert accepted.abrupt_end is None
     mute = write(clip, moving, level=lambda time: 0.3 if time < 0.2 else 0.0)
     assert mute.silent_share == pytest.approx(0.95, abs=0.03)
     assert mute.abrupt_end is None
@@ -104,6 +107,7 @@ def test_silence_and_a_cut_off_end_are_heard(clip: Path) -> None:
 def test_a_picture_that_ends_before_the_sound_ends_abruptly(clip: Path) -> None:
     measures = write(clip, moving, seconds=2, sound_seconds=3, level=lambda time: 0.3 * max(0.0, 1 - time / 2.9))
     assert str(measures.abrupt_end).startswith("the picture ends 1.")
+    assert measure_content(clip, probe(clip), QualityPolicy(abrupt_end_seconds=2)).abrupt_end is None
 
 
 def test_the_policy_decides_what_a_finding_is(clip: Path) -> None:
@@ -112,12 +116,16 @@ def test_the_policy_decides_what_a_finding_is(clip: Path) -> None:
 
     def assess(**policy: object) -> list[tuple[str, str]]:
         given = QualityPolicy.model_validate(policy)
-        quality = assess_quality(media, measures, find_mismatches(media, shot), shot, given)
+        quality = assess_quality(media, measures, find_mismatches(media, shot, given), shot, given)
         return [(finding.kind, finding.policy) for finding in quality.findings]
 
     assert assess(frozen_seconds=3) == [("silent", "flag")]
     assert assess(frozen_seconds=1, silent="retake") == [("silent", "retake"), ("frozen", "flag")]
     assert assess(frozen_seconds=1, frozen="accept", silent="accept") == []
+    # Another size than requested is a finding from the project's own tolerance on.
+    shot = shot.model_copy(update={"size": "330x180"})
+    assert assess(frozen="accept", silent="accept", size="retake") == []
+    assert assess(frozen="accept", silent="accept", size="retake", size_tolerance_share=0.01) == [("size", "retake")]
 
 
 def test_a_better_take_has_a_higher_score() -> None:

@@ -174,6 +174,7 @@ def test_sound_is_an_aac_track_of_the_length_of_the_pictures(tmp_path: Path) -> 
     assert audio_seconds(loud) == pytest.approx(2, abs=0.05)
     assert len(decode(loud)) == len(decode(silent)) == 2 * FPS
     with av.open(str(loud)) as container:
+        assert container.streams.audio[0].codec_context.name == "aac"
         samples = b"".join(bytes(frame.planes[0]) for frame in container.decode(audio=0))
     assert any(samples)
 

@@ -9,7 +9,7 @@ import pytest
 
 from prefect_video.errors import GenerationFailed
 from prefect_video.ledger import ClaimResult, JobRequest, Ledger, State
-from tests.support.records import a_generation, a_request, an_asset, claim_one, store_one, submit_one
+from tests.support.records import a_generation, a_request, an_asset, begin_submit, claim_one, store_one, submit_one
 
 
 async def ask(ledger: Ledger, job_request: JobRequest) -> ClaimResult:
@@ -76,7 +76,7 @@ async def test_refresh_and_age(ledger: Ledger, changes: dict[str, object], kind:
 async def test_the_newest_stored_row_answers(ledger: Ledger) -> None:
     await store_one(ledger, 1)
     job = await claim_one(ledger, 1, refresh=True, flow_run_id="run-2")
-    await ledger.jobs.begin_submit(job.id)
+    await begin_submit(ledger, job.id)
     await ledger.jobs.record_submitted(job.id, a_generation("gen-again"))
     await ledger.jobs.record_completed(job.id, a_generation("gen-again"))
     assert (await ask(ledger, a_request(flow_run_id="run-3"))).kind == "joined"
@@ -97,7 +97,7 @@ async def test_a_missing_file_may_be_bought_again_and_is_no_failed_attempt(ledge
 
 async def fail_one(ledger: Ledger, number: int, generation_id: str) -> str:
     job = await claim_one(ledger, number)
-    await ledger.jobs.begin_submit(job.id)
+    await begin_submit(ledger, job.id)
     await ledger.jobs.record_submitted(job.id, a_generation(generation_id))
     error = GenerationFailed("it failed", provider="sora", generation_id=generation_id)
     await ledger.jobs.record_ended(job.id, State.FAILED, error, actual_usd=Decimal(0))
@@ -170,7 +170,7 @@ async def test_an_end_that_waits_for_a_human_holds_its_fingerprint(ledger: Ledge
 async def test_what_is_stored_answers_though_a_later_purchase_waits_for_a_human(ledger: Ledger) -> None:
     stored = await store_one(ledger)
     again = await claim_one(ledger, refresh=True, flow_run_id="run-2")
-    await ledger.jobs.begin_submit(again.id)
+    await begin_submit(ledger, again.id)
     await ledger.jobs.record_submitted(again.id, a_generation("gen-again"))
     await ledger.jobs.record_ended(again.id, State.LOST, "gone", actual_usd=None, hold_reason="buy it again?")
     assert (await ask(ledger, a_request(flow_run_id="run-3"))).job.id == stored.id

@@ -8,7 +8,7 @@ import pytest
 
 from prefect_video.errors import InvalidTransition
 from prefect_video.ledger import LATE_PREFIX, Budget, Choice, ClaimOutcome, JobRequest, Ledger, State
-from tests.support.records import PRICE, a_request, fingerprint_of
+from tests.support.records import PRICE, a_request, begin_submit, fingerprint_of
 
 LATE = f"{LATE_PREFIX}{'0' * 64}"
 TWO = [Budget(scope="month", limit_usd=2 * PRICE)]
@@ -23,7 +23,7 @@ async def test_a_reservation_becomes_the_job_that_it_was_made_for(ledger: Ledger
     first, late = (await ledger.claims.claim([a_request(1), late_request()], TWO)).claims
     assert late.job is not None
     with pytest.raises(InvalidTransition, match="late reservation"):
-        await ledger.jobs.begin_submit(late.job.id)
+        await begin_submit(ledger, late.job.id)
     refused = (await ledger.claims.claim([a_request(3)], TWO, partial=True)).claims[0]
     assert refused.kind is ClaimOutcome.OVER_BUDGET
 

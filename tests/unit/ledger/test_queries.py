@@ -12,6 +12,7 @@ from prefect_video.ledger import REQUEST_PREFIX, Ledger, SpendRow, State
 from tests.support.records import (
     a_request,
     an_asset,
+    begin_submit,
     claim_one,
     fingerprint_of,
     store_one,
@@ -74,7 +75,7 @@ async def test_what_an_account_has_in_flight_and_sent(ledger: Ledger) -> None:
     submitted = await submit_one(ledger, 2)
     await claim_one(ledger, 3)
     sending = await claim_one(ledger, 4)
-    await ledger.jobs.begin_submit(sending.id)
+    await begin_submit(ledger, sending.id)
     await submit_one(ledger, 5, account="sora-2")
     assert await ledger.jobs.occupied("sora-1") == 2
     assert await ledger.jobs.submissions_since("sora-1", HOUR_AGO) == 3
@@ -91,9 +92,9 @@ async def test_what_an_account_has_in_flight_and_sent(ledger: Ledger) -> None:
 async def test_what_was_turned_away_and_sent_again_counts_twice(ledger: Ledger, other: Ledger) -> None:
     job = await claim_one(ledger)
     for _ in range(2):
-        await ledger.jobs.begin_submit(job.id)
+        await begin_submit(ledger, job.id)
         await ledger.jobs.return_to_reserved(job.id, "429")
-    await ledger.jobs.begin_submit(job.id)
+    await begin_submit(ledger, job.id)
     await ledger.claims.release_ownership([job.id])
     assert await other.claims.take_over(job.id)
     assert await ledger.jobs.submissions_since("sora-1", HOUR_AGO) == 3

@@ -18,7 +18,7 @@ from prefect_video.errors import InvalidTransition
 from prefect_video.ledger import TRANSITIONS, UNFINISHED, Budget, Job, Ledger, State
 from prefect_video.ledger.cost_bound import CostBound
 from tests.support.ledger_model import ENDED, SENT, Model, Row
-from tests.support.records import a_generation, a_request, an_asset
+from tests.support.records import a_generation, a_request, an_asset, begin_submit
 
 T = TypeVar("T")
 
@@ -148,7 +148,7 @@ class LedgerMachine(RuleBasedStateMachine):
         job_id, row = self.pick(number)
         ledger = self.ledgers[who]
         legal = row.state is State.RESERVED and row.owner == ledger.owner_id
-        if self.attempt(legal, ledger.jobs.begin_submit(job_id)):
+        if self.attempt(legal, begin_submit(ledger, job_id)):
             row.move(State.SUBMITTING)
 
     @precondition(lambda self: self.ids)

@@ -18,7 +18,7 @@ from prefect_video.errors import (
 )
 from prefect_video.ledger import Job, Ledger, State
 from prefect_video.ledger.jobs import Jobs
-from tests.support.records import a_generation, a_result, an_asset, claim_one, store_one, submit_one
+from tests.support.records import a_generation, a_result, an_asset, begin_submit, claim_one, store_one, submit_one
 
 NOW = datetime.now(UTC)
 UNANSWERED = SubmitOutcomeUnknown("no answer", provider="sora", request_id="req-9")
@@ -29,7 +29,7 @@ async def test_the_whole_way(ledger: Ledger) -> None:
     job = await claim_one(ledger)
     deadline, expiry = NOW + timedelta(hours=1), NOW + timedelta(days=1)
 
-    sending = await ledger.jobs.begin_submit(job.id, task_run_id="task-1", deadline_at=deadline)
+    sending = await begin_submit(ledger, job.id, task_run_id="task-1", deadline_at=deadline)
     assert (sending.state, sending.task_run_id, sending.deadline_at) == (State.SUBMITTING, "task-1", deadline)
     assert sending.sent_at is not None
 
@@ -55,22 +55,22 @@ async def test_the_whole_way(ledger: Ledger) -> None:
 async def test_only_the_owner_sends(ledger: Ledger, other: Ledger) -> None:
     job = await claim_one(ledger)
     with pytest.raises(InvalidTransition, match="belongs to"):
-        await other.jobs.begin_submit(job.id)
+        await begin_submit(other, job.id)
     await ledger.claims.release_ownership([job.id])
     with pytest.raises(InvalidTransition, match="belongs to no one"):
-        await ledger.jobs.begin_submit(job.id)
+        await begin_submit(ledger, job.id)
 
 
 async def test_nothing_is_sent_twice(ledger: Ledger) -> None:
     job = await claim_one(ledger)
-    await ledger.jobs.begin_submit(job.id)
+    await begin_submit(ledger, job.id)
     with pytest.raises(InvalidTransition, match="is submitting and cannot become submitting"):
-        await ledger.jobs.begin_submit(job.id)
+        await begin_submit(ledger, job.id)
 
 
 async def test_an_unanswered_submit_is_found(ledger: Ledger) -> None:
     job = await claim_one(ledger)
-    await ledger.jobs.begin_submit(job.id)
+    await begin_submit(ledger, job.id)
     unknown = await ledger.jobs.record_unknown(job.id, UNANSWERED)
     assert (unknown.state, unknown.error_type, unknown.request_id) == (State.UNKNOWN, "SubmitOutcomeUnknown", "req-9")
     assert await ledger.jobs.record_unknown(job.id, "again") == unknown
@@ -81,13 +81,13 @@ async def test_an_unanswered_submit_is_found(ledger: Ledger) -> None:
 @pytest.mark.parametrize("unknown", [False, True])
 async def test_an_unanswered_submit_is_proven_absent(ledger: Ledger, unknown: bool) -> None:
     job = await claim_one(ledger)
-    await ledger.jobs.begin_submit(job.id)
+    await begin_submit(ledger, job.id)
     if unknown:
         await ledger.jobs.record_unknown(job.id, UNANSWERED)
     back = await ledger.jobs.return_to_reserved(job.id, "not in the list")
     assert (back.state, back.sent_at, back.error_type) == (State.RESERVED, None, None)
     assert (back.owner, back.reserved_usd) == (ledger.owner_id, job.reserved_usd)
-    assert (await ledger.jobs.begin_submit(job.id)).state is State.SUBMITTING
+    assert (await begin_submit(ledger, job.id)).state is State.SUBMITTING
 
 
 @pytest.mark.parametrize("step", [Jobs.return_to_reserved, Jobs.release_reservation])
@@ -95,7 +95,7 @@ async def test_a_verdict_on_a_sent_request_needs_its_owner(
     ledger: Ledger, other: Ledger, step: Callable[[Jobs, str, str], Awaitable[Job]]
 ) -> None:
     job = await claim_one(ledger)
-    await ledger.jobs.begin_submit(job.id)
+    await begin_submit(ledger, job.id)
     with pytest.raises(InvalidTransition, match="take it over before"):
         await step(other.jobs, job.id, "late news")
     assert (await ledger.jobs.get(job.id)).state is State.SUBMITTING
@@ -105,7 +105,7 @@ async def test_a_verdict_on_a_sent_request_needs_its_owner(
 
 async def test_it_is_known_since_when_an_outcome_is_unknown(ledger: Ledger) -> None:
     job = await claim_one(ledger)
-    sending = await ledger.jobs.begin_submit(job.id)
+    sending = await begin_submit(ledger, job.id)
     unknown = await ledger.jobs.record_unknown(job.id, UNANSWERED)
     assert sending.unknown_at is None
     assert sending.sent_at is not None
@@ -119,7 +119,7 @@ async def test_a_submit_is_renewed_by_its_owner_only(ledger: Ledger, other: Ledg
     job = await claim_one(ledger)
     with pytest.raises(InvalidTransition, match="is reserved"):
         await ledger.jobs.refresh_submit(job.id)
-    sending = await ledger.jobs.begin_submit(job.id)
+    sending = await begin_submit(ledger, job.id)
     renewed = await ledger.jobs.refresh_submit(job.id)
     assert renewed.sent_at is not None
     assert sending.sent_at is not None
@@ -176,12 +176,12 @@ async def test_a_reserved_row_may_be_released_by_anybody(ledger: Ledger, other: 
     assert released.reserved_usd == Decimal("2.40")
     assert await other.jobs.release_reservation(job.id, "again") == released
     with pytest.raises(InvalidTransition):
-        await ledger.jobs.begin_submit(job.id)
+        await begin_submit(ledger, job.id)
 
 
 async def test_recording_the_same_twice_does_nothing(ledger: Ledger) -> None:
     job = await claim_one(ledger)
-    await ledger.jobs.begin_submit(job.id)
+    await begin_submit(ledger, job.id)
     generation, asset = a_generation(), an_asset(job)
     for _ in range(2):
         submitted = await ledger.jobs.record_submitted(job.id, generation)
@@ -207,7 +207,7 @@ async def test_a_fresh_link_brings_its_expiry(ledger: Ledger) -> None:
 async def test_a_generation_belongs_to_one_row(ledger: Ledger) -> None:
     first = await submit_one(ledger, 1)
     second = await claim_one(ledger, 2)
-    await ledger.jobs.begin_submit(second.id)
+    await begin_submit(ledger, second.id)
     with pytest.raises(InvalidTransition, match=f"belongs to job {first.id}"):
         await ledger.jobs.record_submitted(second.id, a_generation("gen-1"))
     with pytest.raises(InvalidTransition, match="belongs to job"):
@@ -225,7 +225,7 @@ async def test_another_file_for_a_stored_row_is_refused(ledger: Ledger) -> None:
 
 async def test_a_submit_that_failed_after_acceptance_keeps_its_id(ledger: Ledger) -> None:
     job = await claim_one(ledger)
-    await ledger.jobs.begin_submit(job.id)
+    await begin_submit(ledger, job.id)
     failed = await ledger.jobs.record_ended(job.id, State.FAILED, FAILED, actual_usd=Decimal("0.5"))
     assert (failed.state, failed.generation_id, failed.request_id) == (State.FAILED, "gen-1", "req-1")
     assert (failed.actual_usd, failed.error_type) == (Decimal("0.5"), "GenerationFailed")
@@ -295,7 +295,7 @@ async def test_flags_are_kept_until_the_row_moves(ledger: Ledger) -> None:
     assert (await ledger.jobs.unhold(job.id)).hold_reason is None
     assert (await ledger.jobs.unhold(job.id)).hold_reason is None
     await ledger.jobs.hold(job.id, "look")
-    assert (await ledger.jobs.begin_submit(job.id)).hold_reason is None
+    assert (await begin_submit(ledger, job.id)).hold_reason is None
     details = [step.detail for step in await ledger.jobs.history(job.id)]
     assert details[1:4] == ["is held: look", "hold released", "is held: look"]
 
@@ -308,7 +308,7 @@ async def test_the_deadline_moves(ledger: Ledger) -> None:
 
 async def test_unknown_ids_are_named(ledger: Ledger) -> None:
     for step in (
-        ledger.jobs.begin_submit("nope"),
+        begin_submit(ledger, "nope"),
         ledger.jobs.get("nope"),
         ledger.jobs.release_reservation("nope", "x"),
         ledger.claims.take_over("nope"),

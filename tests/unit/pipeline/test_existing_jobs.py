@@ -20,6 +20,7 @@ from prefect_video.pipeline.plan import plan_project
 from prefect_video.pipeline.reports import ProjectReport
 from prefect_video.pipeline.steps import ClaimOptions, build_project_job_requests, claim_shots, poll, submit
 from prefect_video.session import Session, SessionEvent
+from tests.support.records import begin_submit
 from tests.support.routing import AUTO, RoutingHarness, open_routing, project
 
 SHORTER: dict[str, Any] = {"fallbacks": [{"duration": 1}]}
@@ -44,7 +45,7 @@ async def begin(session: Session, wanted: Project, *steps: Callable[[Session, Jo
 
 async def hold(session: Session, job: Job) -> Job:
     """Sent, not answered, and for a human to decide."""
-    await session.ledger.jobs.begin_submit(job.id)
+    await begin_submit(session.ledger, job.id)
     await session.ledger.jobs.record_unknown(job.id, "no answer")
     return await session.ledger.jobs.hold(job.id, "look at the console")
 

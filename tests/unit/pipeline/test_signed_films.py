@@ -18,7 +18,7 @@ from prefect_video.pipeline import cut_project, publish_run, run_project, verify
 from prefect_video.pipeline.steps.film_place import find_current_film
 from tests.support.content_credentials import make_certificate, sign_video
 from tests.support.films import write_clip
-from tests.support.recovery import RecoveryHarness
+from tests.support.recovery import RecoveryHarness, a_shot, as_project
 from tests.unit.pipeline.test_deferred_runs import a_project
 
 c2pa = pytest.importorskip("c2pa", reason="c2pa-python is not installed")
@@ -94,6 +94,38 @@ async def test_a_clip_by_hand_counts_by_its_own_manifest_and_a_stripped_film_is_
     assert [line.flaw for line in lines if line.shot == "final cut"] == [
         "it has no C2PA manifest, although it was signed"
     ]
+
+
+async def test_a_providers_manifest_is_stored_untouched_and_reported(
+    harness: RecoveryHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    served: list[bytes] = []
+
+    def sign(video: Path, _alteration: str) -> Path:
+        served.append(sign_video(video.read_bytes(), signer="Model Maker", generator="video-model"))
+        signed = video.with_name(f"{video.stem}.signed.mp4")
+        signed.write_bytes(served[-1])
+        return signed
+
+    monkeypatch.setattr("prefect_video.emulator.download_host.write_altered", sign)
+    harness.emulator.add_fault(operation="content", kind="altered_file", alteration="trailing")
+    project = as_project(a_shot())
+    async with harness.session() as session:
+        report = await run_project(session, project)
+        await publish_run(session, project, report)
+        manifest = await load_manifest(session.store, "film")
+    (shot,) = report.shots
+    path = Path(urlsplit(str(shot.uri)).path)
+    assert path.read_bytes() == served[-1], "the provider's bytes, with all that is in them"
+    assert manifest is not None
+    (video,) = manifest.videos
+    found = video.content_credentials
+    assert found is not None
+    assert (found.state, found.signed_by, found.source_types) == ("valid", "Model Maker", ("trainedAlgorithmicMedia",))
+    sidecar = json.loads(next(path.parent.glob("shot-1.*.json")).read_bytes())
+    assert sidecar["content_credentials"]["signed_by"] == "Model Maker"
+    page = (path.parent / "index.html").read_text()
+    assert "signed by Model Maker" in page
 
 
 async def test_a_certificate_that_cannot_be_used_is_refused_before_anything_is_paid(

@@ -45,7 +45,7 @@ def looks(forecast: CompletionForecast, until: float, sharing: float = 1.0) -> l
     """The moments of all looks until a time."""
     moments = [0.0]
     while moments[-1] < until:
-        moments.append(SCHEDULE.next_look(moments[-1], forecast, sharing=sharing, rng=lambda: 0.5))
+        moments.append(SCHEDULE.next_poll(moments[-1], forecast, sharing=sharing, rng=lambda: 0.5))
     return moments[1:]
 
 
@@ -83,7 +83,7 @@ def test_no_belief_is_a_gate(forecast: CompletionForecast, sharing: float) -> No
 @settings(deadline=None, max_examples=50)
 @given(forecasts(), seconds, random_numbers, st.sampled_from([1.0, 20.0]))
 def test_a_look_is_worth_its_price(forecast: CompletionForecast, since: float, thrown: float, sharing: float) -> None:
-    at = SCHEDULE.next_look(since, forecast, sharing=sharing, rng=lambda: thrown)
+    at = SCHEDULE.next_poll(since, forecast, sharing=sharing, rng=lambda: thrown)
     assert at - since >= 0.999 * SCHEDULE.shortest_seconds
     widest = max(SCHEDULE.max_lateness_seconds, SCHEDULE.share * since)
     if at - since > 1.01 * widest:
@@ -100,7 +100,7 @@ def test_looks_are_few_however_long_it_takes(forecast: CompletionForecast) -> No
 
 @given(forecasts(), seconds, random_numbers)
 def test_a_fallback_waits_until_the_webhook_is_late(forecast: CompletionForecast, since: float, thrown: float) -> None:
-    at = SCHEDULE.next_look(since, forecast, relaxed=True, rng=lambda: thrown)
+    at = SCHEDULE.next_poll(since, forecast, relaxed=True, rng=lambda: thrown)
     assert at >= forecast.late * 1.5
     assert at >= forecast.late + SCHEDULE.grace_seconds
     assert at - since <= 1.01 * max(forecast.late * 1.5, forecast.late + SCHEDULE.grace_seconds, 60.0)

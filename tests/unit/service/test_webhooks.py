@@ -23,6 +23,7 @@ from prefect_video.pipeline.entry_points import run_project
 from prefect_video.pipeline.steps import build_project_job_requests, claim_shots, submit
 from prefect_video.projects import Project
 from prefect_video.session import Session
+from tests.support.records import begin_submit
 from tests.support.service_fixtures import Service, open_environment_session, run_service
 
 
@@ -263,7 +264,7 @@ async def test_a_generation_recorded_late_is_not_dismissed(environment: Path, pr
             session, await build_project_job_requests(session, project("one")), budgets=(), partial=False
         )
         assert claim.job is not None
-        job = await session.ledger.jobs.begin_submit(claim.job.id)
+        job = await begin_submit(session.ledger, claim.job.id)
         generation = await session.provider.submit(job.shot, idempotency_key=job.id, project="film")
         provider.wait_until_idle()
         assert (await post(service, build_event(generation.id), provider.webhook_secret)).is_success

@@ -13,6 +13,7 @@ from prefect_video.cli.output import DONE, print_status, write_stdout
 from prefect_video.cli.sessions import open_ledger, run_async, use_store
 from prefect_video.errors import InvalidInput, StoreError
 from prefect_video.gallery import Manifest, compile_manifest, require_parquet, write_rows, write_sheet
+from prefect_video.projects import Project
 from prefect_video.session import SessionRef
 
 Format = Literal["csv", "jsonl", "parquet", "sheet"]
@@ -45,10 +46,12 @@ def export(
         if output is None:
             raise InvalidInput("export: a Parquet file is not text: name it with --output")
     ref = SessionRef.from_names(None, store, ledger_name(ledger))
-    manifest, url = run_async(_read(ref, project))
-    content = (
-        write_sheet(manifest) if format == "sheet" else write_rows(manifest, format, folder=f"{url}/{manifest.project}")
-    )
+    name, loaded = find_project(project)
+    manifest, url = run_async(_read(ref, name, loaded))
+    if format == "sheet":
+        content = write_sheet(manifest, loaded.shots if loaded else ())
+    else:
+        content = write_rows(manifest, format, folder=f"{url}/{manifest.project}")
     if output is None:
         write_stdout(content)
         return DONE
@@ -60,8 +63,7 @@ def export(
     return DONE
 
 
-async def _read(ref: SessionRef, project: str) -> tuple[Manifest, str]:
+async def _read(ref: SessionRef, name: str, loaded: Project | None) -> tuple[Manifest, str]:
     """Build a project's manifest from ledger and store, without writing it; return it with the store's address."""
-    name, loaded = find_project(project)
     async with open_ledger(ref.ledger) as ledger, use_store(ref.store) as store:
         return await compile_manifest(ledger, store, name, project=loaded), store.url

@@ -204,8 +204,7 @@ async def _check(session: Session, fetched: Downloaded, job: Job) -> Downloaded:
     """
     media = await decode_in_thread(probe, fetched.path)
     notes = list(_describe_oddities(fetched, media))
-    tolerance = job.quality_policy.length_tolerance_seconds if job.quality_policy else None
-    mismatches = find_mismatches(media, job.shot, tolerance_seconds=tolerance)
+    mismatches = find_mismatches(media, job.shot, job.quality_policy)
     quality = await _assess(fetched, media, mismatches, job)
     if quality is None or not quality.retake_reasons:
         try:
@@ -231,7 +230,7 @@ async def _assess(fetched: Downloaded, media: Media, mismatches: Sequence[Mismat
         return job.asset.quality
     measures = None
     if policy.measures_content:
-        measures = await decode_in_thread(measure_content, fetched.path, media, silence_db=policy.silence_db)
+        measures = await decode_in_thread(measure_content, fetched.path, media, policy)
     return assess_quality(media, measures, mismatches, job.shot, policy)
 
 

@@ -17,7 +17,7 @@ from prefect_video.service.jobs.views import ENDED
 logger = logging.getLogger(__name__)
 
 _LOOK_SECONDS: Final = 5.0
-"""A look at the ledger after this long without a reported change: a notification may have been lost."""
+"""The ledger is read after this long without a reported change: a notification may have been lost."""
 _KEEP_ALIVE: Final = b": waiting\n\n"
 """A comment, so that proxies do not close a connection that is silent."""
 _LONGEST_SECONDS: Final = 3600.0
@@ -38,7 +38,7 @@ class JobChanges:
         self._task: asyncio.Task[None] | None = None
 
     def mark(self) -> int:
-        """Return the number of changes so far; to be taken before a look, so that none is missed after it."""
+        """Return the number of changes so far; to be taken before a read, so that none is missed after it."""
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._listen(), name="listen to changes of jobs")
         return self._count
@@ -77,7 +77,7 @@ async def stream_events(
 
     Args:
         jobs: Reads the jobs.
-        changes: Says when a look is worth it.
+        changes: Says when a read is worth it.
         job_id: The job.
         after: Number of the last event that the client has; 0 for none.
         stopping: Set when the service is about to end.
@@ -87,7 +87,7 @@ async def stream_events(
     while clock() < until:
         mark = changes.mark()
         try:
-            # In this order: what is written between the two reads is found at the next look.
+            # In this order: what is written between the two reads is found by the next read.
             job = await jobs.find(job_id)
             entries = await jobs.history_after(job_id, after)
         except LedgerError as error:
