@@ -70,7 +70,8 @@ $(FLEET): $(READY)
 
 test-fleet: $(FLEET)  ## 60 shots on a fleet of processes that are killed and restarted, in minutes; writes its numbers
 	$(BIN)/python -m pytest -q -s -n 0 -m fleet tests/recovery/test_fleet.py \
-		tests/integration/flows/test_fan_out.py tests/integration/service/test_deployment_queue.py
+		tests/integration/flows/test_fan_out.py tests/integration/service/test_deployment_queue.py \
+		tests/recovery/test_first_minute.py
 
 lint: $(READY)  ## ruff: rules and format
 	$(BIN)/ruff check .

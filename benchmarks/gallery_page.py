@@ -3,7 +3,8 @@
     python -m benchmarks.gallery_page [--shots 300] [--rounds 5]
 
 Opened from `file://`, with a poster for each shot. Filtering is timed from the keystroke to the next painted frame.
-Prints the median and the worst of the rounds; judges nothing, as a busy machine may be three times slower.
+Prints the median and the worst of the rounds. Exits with 1 unless the page opens within a second, and a filter is
+painted within a tenth of one, by the medians.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ _FILTER: Final = """([text]) => new Promise(done => {
   const handled = performance.now();
   requestAnimationFrame(() => setTimeout(() => done([handled - began, performance.now() - began])));
 })"""
+MAX_MILLISECONDS: Final = {"open": 1000.0, "filter, handled": 100.0, "filter, painted": 100.0}
 _OPENED: Final = "performance.getEntriesByType('navigation')[0].loadEventEnd"
 
 
@@ -65,8 +67,8 @@ def measure(file: Path, rounds: int) -> dict[str, list[float]]:
     return times
 
 
-def main() -> None:
-    """Measure, and print a line for each thing that was timed."""
+def main() -> int:
+    """Measure, and print a line for each thing that was timed; return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shots", type=int, default=300)
     parser.add_argument("--rounds", type=int, default=5)
@@ -74,9 +76,12 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         page = write_project(Path(folder), options.shots)
         print(f"{options.shots} shots, {page.stat().st_size / 1e3:,.0f} kB of page")
-        for name, milliseconds in measure(page, options.rounds).items():
-            print(f"{name:16} median {statistics.median(milliseconds):7.1f} ms, worst {max(milliseconds):7.1f} ms")
+        times = measure(page, options.rounds)
+    medians = {name: statistics.median(milliseconds) for name, milliseconds in times.items()}
+    for name, median in medians.items():
+        print(f"{name:16} median {median:7.1f} ms, worst {max(times[name]):7.1f} ms")
+    return int(any(median > MAX_MILLISECONDS[name] for name, median in medians.items()))
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(main())

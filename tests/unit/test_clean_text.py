@@ -9,7 +9,7 @@ import logging
 import unicodedata
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from prefect_video._clean_text import clean_cell, clean_json, clean_text, enable_clean_logs
@@ -24,7 +24,6 @@ def is_harmless(text: str, allowed: str = "") -> bool:
     return not any((unicodedata.category(sign) in ACTIVE or sign in BIDI) and sign not in allowed for sign in text)
 
 
-@settings(deadline=None)
 @given(st.text(st.characters() | st.characters(categories=["Cc", "Cf", "Cs", "Zl", "Zp"])))
 def test_no_text_commands_what_it_is_shown_by(text: str) -> None:
     assert is_harmless(clean_text(text))
@@ -32,7 +31,6 @@ def test_no_text_commands_what_it_is_shown_by(text: str) -> None:
     assert clean_text(clean_text(text)) == clean_text(text)
 
 
-@settings(deadline=None)
 @given(st.text(st.characters(exclude_categories=["Cs"])))
 def test_json_stays_the_same_document(text: str) -> None:
     shown = clean_json({"a": text})

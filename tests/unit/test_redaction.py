@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from urllib.parse import quote
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from prefect_video._redaction import LONGEST_TEXT, REDACTED, Redaction
@@ -47,21 +47,18 @@ WHOLE: tuple[Callable[[str], str], ...] = (
 )
 
 
-@settings(deadline=None)
 @given(KEYS, st.sampled_from(WHOLE))
 def test_a_key_of_any_length_is_found_in_any_encoding(key: str, encode: Callable[[str], str]) -> None:
     # No key has one of these signs around it.
     assert Redaction([key]).text(f"« {encode(key)} »") == f"« {REDACTED} »"
 
 
-@settings(deadline=None)
 @given(st.data(), LONG_KEYS)
 def test_a_key_is_found_whatever_the_spelling_of_each_character(data: st.DataObject, key: str) -> None:
     spelled = "".join(data.draw(st.sampled_from(SPELLINGS))(character) for character in key)
     assert Redaction([key]).text(f"(a{spelled})").startswith(f"(a{REDACTED}")
 
 
-@settings(deadline=None)
 @given(LONG_KEYS, st.text(st.characters(min_codepoint=33, max_codepoint=126), max_size=12))
 def test_a_document_keeps_its_evidence_and_loses_the_key_in_messages(key: str, name: str) -> None:
     evidence = {"id": f"gen_{key}", "prompt": f"a sea, {key}", "metadata": {"idempotency_key": key}}

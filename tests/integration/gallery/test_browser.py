@@ -111,23 +111,6 @@ def has_h264(page: Any) -> bool:
     return bool(page.evaluate("""document.createElement('video').canPlayType('video/mp4; codecs="avc1.42E01E"')"""))
 
 
-def cpu_seconds(page: Any) -> tuple[float, float]:
-    """Return the processor time of a page's process so far, and of its main thread, however busy the machine is."""
-    devtools = page.context.new_cdp_session(page)
-    devtools.send("Performance.enable", {"timeDomain": "threadTicks"})
-    metrics = {item["name"]: item["value"] for item in devtools.send("Performance.getMetrics")["metrics"]}
-    return metrics["ProcessTime"], metrics["ThreadTime"]
-
-
-FILTER = """text => new Promise(done => {
-  const search = document.querySelector('#search');
-  search.value = text;
-  search.dispatchEvent(new Event('input'));
-  requestAnimationFrame(() => setTimeout(done));
-})"""
-"""Types into the search of a page, and ends with the next painted frame."""
-
-
 def shown(page: Any) -> list[str]:
     ids: list[str] = page.evaluate(
         "[...document.querySelectorAll('.card:not([hidden])')].map(card => card.id.slice(5))"
@@ -277,12 +260,6 @@ def test_three_hundred_shots_open_without_players_and_are_filtered_by_provider(
         assert page.locator(".card").count() == 300
         assert page.locator(".board video").count() == 0
         assert page.locator(".board img:not([loading=lazy])").count() == 0
-        assert cpu_seconds(page)[0] < 1, "it opens within a second"
-        for text in ("shot-01", "seen from far", "fal", ""):
-            before = cpu_seconds(page)[1]
-            page.evaluate(FILTER, text)
-            assert cpu_seconds(page)[1] - before < 0.1, "it is filtered within a tenth of a second"
-        assert len(shown(page)) == 300
         page.locator("#provider").select_option("fal")
         assert len(shown(page)) == 100
         page.keyboard.press("/")

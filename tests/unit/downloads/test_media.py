@@ -115,7 +115,7 @@ def test_a_missing_file_stays_an_error_of_the_disk(tmp_path: Path) -> None:
 
 
 @given(position=st.integers(0, 8_000), junk=st.binary(min_size=1, max_size=64))
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_damage_is_measured_or_refused_and_never_crashes(
     clip: Path, tmp_path: Path, position: int, junk: bytes
 ) -> None:

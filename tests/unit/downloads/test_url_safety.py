@@ -226,7 +226,7 @@ def test_no_ipv6_spelling_makes_an_inner_address_public(inner: ipaddress.IPv4Add
         st.text(alphabet="/\\@#?%:.ab\r\n\0é", max_size=12),
     )
 )
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 def test_no_spelling_of_a_link_gets_inside(url: str) -> None:
     async def check() -> None:
         loop = asyncio.get_running_loop()

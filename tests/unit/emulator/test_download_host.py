@@ -69,7 +69,7 @@ def test_ranges(result: dict[str, Any]) -> None:
     assert download(url, Range="bytes=0-1,5-6").status_code == 200
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(header=st.text(alphabet="bytes=0123456789-, ", max_size=14).filter(str.isprintable), size=st.integers(0, 10_000))
 async def test_any_range_header_gives_a_part_of_the_file(tmp_path: Path, header: str, size: int) -> None:
     path, content = tmp_path / f"{size}.mp4", bytes(number % 251 for number in range(size))

@@ -314,6 +314,4 @@ def expected(row: Row) -> tuple[Any, ...]:
 
 
 TestLedgerMachine = LedgerMachine.TestCase
-TestLedgerMachine.settings = settings(
-    max_examples=25, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
-)
+TestLedgerMachine.settings = settings(max_examples=25, stateful_step_count=40, suppress_health_check=list(HealthCheck))

@@ -55,7 +55,7 @@ def test_chances_grow_with_time(estimate: CompletionEstimate, moments: list[floa
     assert 0 <= estimate.ended_by(sooner) <= estimate.ended_by(later) <= 1
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(estimates(), seconds)
 def test_the_area_is_the_integral_of_the_chance(estimate: CompletionEstimate, elapsed: float) -> None:
     steps = [elapsed * (number + 0.5) / 2000 for number in range(2000)]
@@ -73,14 +73,14 @@ def test_a_kind_that_was_never_seen_is_looked_at_early() -> None:
 
 
 @given(forecasts(), st.sampled_from([1.0, 20.0]))
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 def test_no_belief_is_a_gate(forecast: CompletionForecast, sharing: float) -> None:
     # Whatever is believed, an end is noticed in the order of magnitude in which it comes.
     moments = [0.0, *looks(forecast, 3600.0, sharing)]
     assert all(after <= 5 * before + 60 for before, after in pairwise(moments[1:]))
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(forecasts(), seconds, random_numbers, st.sampled_from([1.0, 20.0]))
 def test_a_look_is_worth_its_price(forecast: CompletionForecast, since: float, thrown: float, sharing: float) -> None:
     at = SCHEDULE.next_poll(since, forecast, sharing=sharing, rng=lambda: thrown)
@@ -91,7 +91,7 @@ def test_a_look_is_worth_its_price(forecast: CompletionForecast, since: float, t
         assert sharing * forecast.chance_between(since, since + widest) < 0.1
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(forecasts())
 def test_looks_are_few_however_long_it_takes(forecast: CompletionForecast) -> None:
     steps = math.log(DAY / SCHEDULE.shortest_seconds) / math.log(1 + SCHEDULE.closest_share)

@@ -65,7 +65,7 @@ def mock_response(name: str, code: int, body: str) -> Provider:
 
 
 @pytest.mark.parametrize("name", sorted(IDS))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(code=CODES, body=BODIES)
 def test_looking_and_cancelling(name: str, code: int, body: str) -> None:
     async def ask() -> None:
@@ -80,7 +80,7 @@ def test_looking_and_cancelling(name: str, code: int, body: str) -> None:
 
 
 @pytest.mark.parametrize("name", sorted(IDS))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(code=CODES, body=BODIES)
 def test_submitting(name: str, code: int, body: str) -> None:
     async def ask() -> None:
@@ -99,7 +99,7 @@ def test_submitting(name: str, code: int, body: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["openrouter", "replicate"])
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(body=st.binary(max_size=60), headers=st.dictionaries(st.sampled_from(["X-OpenRouter-Signature", "webhook-id", "webhook-timestamp", "webhook-signature"]), st.text(max_size=30)))  # fmt: skip
 def test_deliveries_by_strangers(name: str, body: bytes, headers: dict[str, str]) -> None:
     with pytest.raises(InvalidInput, match="webhook"):

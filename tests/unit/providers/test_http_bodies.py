@@ -13,7 +13,7 @@ from typing import Any
 
 import httpx
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from prefect_video.emulator import Emulator, EmulatorSettings
@@ -77,7 +77,6 @@ def test_damaged_and_unknown_encodings_are_unreadable(body: bytes, encoding: str
     assert unreadable.value.accepted is None
 
 
-@settings(deadline=None)
 @given(st.binary(max_size=200) | JSON.map(json.dumps).map(str.encode))
 def test_whatever_is_decoded_can_be_kept_and_counted_with(content: bytes) -> None:
     try:

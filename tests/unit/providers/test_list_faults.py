@@ -113,7 +113,7 @@ def serve(
 
 
 @pytest.mark.parametrize("dialect", ["sora", "replicate"])
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     own=own_items(),
     others=st.lists(other_items(), max_size=5, unique_by=lambda item: item["id"]),

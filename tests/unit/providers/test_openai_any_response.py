@@ -58,7 +58,7 @@ async def outcome(asking: Awaitable[object]) -> object:
 
 
 @pytest.mark.parametrize("profile", PROFILES)
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120)
 @given(code=CODES, body=BODIES)
 def test_any_answer(profile: str, code: int, body: str) -> None:
     async def ask() -> None:
