@@ -62,6 +62,8 @@ class SessionEvent(StrEnum):
     ANOMALY = "anomaly"
 
 
+_LEFT_PROVIDER: Final = frozenset({SessionEvent.COMPLETED, SessionEvent.ENDED})
+
 Observer = Callable[[SessionEvent, Job], None]
 BudgetObserver = Callable[[BudgetUsage, str], None]
 """Called with a limit that is nearly used up, and the environment that the session works in."""
@@ -99,7 +101,7 @@ class Session:
         eases_off: A 429 halves the slots of the account, for all processes; off only while its limit is being measured.
         slot_queue: Queue of this process's shots that the account has no slot for; the first asks the ledger again.
         step_priority: Precedence of submits over downloads and stores.
-        slot_released: Set when a shot of this process has left the provider.
+        slot_released: Set when this process has seen a generation leave the provider, by a poll or a webhook.
         breaker: The account's circuit breaker.
         download_slots: Slots of this process's downloads.
         rate_limiter: Spaces submits in time.
@@ -249,7 +251,10 @@ class Session:
             self.on_old_key(use)
 
     def notify(self, event: SessionEvent, job: Job, detail: str = "") -> None:
-        """Log an event of a job, for debugging, and call the observer; changes of state are logged by the ledger."""
+        """Log an event of a job, for debugging, and call the observer; changes of state are logged by the ledger.
+
+        An end wakes up the shot that waits for the account's next slot.
+        """
         logger.debug(
             "%s/%s take %d: %s%s (%s)",
             job.project,
@@ -259,6 +264,8 @@ class Session:
             f": {detail}" if detail else "",
             describe_job(job),
         )
+        if event in _LEFT_PROVIDER:
+            self.slot_released.set()
         if self.observer:
             self.observer(event, job)
 

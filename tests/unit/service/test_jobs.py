@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import AsyncIterator
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -246,6 +247,22 @@ async def test_a_job_is_done_without_any_webhook(
         job = (await generate(service)).json()
         assert (await wait_for_status(service, job["job_id"], "completed", "failed"))["status"] == "completed"
     assert provider.usage()["billed"] == 1
+
+
+async def test_a_webhook_frees_the_slot_of_the_next_job_at_once(
+    environment: Path, provider: Emulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Longer than the test: only the end of a generation can wake up a job that waits for its slot.
+    monkeypatch.setattr(import_module("prefect_video.pipeline.steps.submit"), "_SLOT_SECONDS", 600.0)
+    port = await free_port()
+    monkeypatch.setenv("PREFECT_VIDEO_WEBHOOK_URL", f"http://127.0.0.1:{port.getsockname()[1]}")
+    jobs = 25
+    async with run_service(port) as service:
+        await asyncio.gather(*(generate(service, prompt=f"cat {number}") for number in range(jobs)))
+        async with asyncio.timeout(30):
+            while provider.usage()["accepted"] < jobs:
+                await asyncio.sleep(0.05)
+    assert provider.usage()["accepted"] == jobs
 
 
 async def test_an_exhausted_quota_is_reported_to_each_request(

@@ -432,6 +432,8 @@ async def _send(session: Session, job: Job, precedence: RequestPrecedence) -> No
     except VideoError as error:
         logger.warning("%s/%s: %s", job.project, job.shot.id, error)
         failure = error
+        # What was rejected has had a slot.
+        session.slot_released.set()
     finally:
         # On cancellation too: without an owner the job is resumed at once instead of after the lease has expired.
         try:
