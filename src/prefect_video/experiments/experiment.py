@@ -14,6 +14,7 @@ from typing import Annotated, Any, ClassVar, Final, TypeVar
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
+from prefect_video._counted import counted
 from prefect_video.errors import InvalidInput
 from prefect_video.experiments.charts import Chart, draw_chart
 from prefect_video.fingerprints import canonical_json
@@ -247,7 +248,7 @@ async def publish_measurement(store: Store, measurement: Measurement) -> tuple[s
 def describe_failures(project: Project, jobs: Sequence[Job]) -> tuple[str, ...]:
     """Return why videos of an experiment's project are missing, one line each."""
     takes = sum(shot.takes for shot in project.shots)
-    never_begun = (f"{takes - len(jobs)} videos were not begun",) if len(jobs) < takes else ()
+    never_begun = (f"not begun: {counted(takes - len(jobs), 'video')}",) if len(jobs) < takes else ()
     reasons = tuple(
         f"{job.shot.id}: {job.error_type or job.state.value}: {job.hold_reason or job.error_message or job.state.value}"
         for job in jobs

@@ -11,6 +11,7 @@ from typing import ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from prefect_video._counted import counted
 from prefect_video.errors import InvalidInput, QuotaExhausted, RateLimited
 from prefect_video.experiments.charts import Chart, Series
 from prefect_video.experiments.experiment import Experiment, Measurement, describe_failures, find_jobs, sum_paid
@@ -112,7 +113,7 @@ class RateLimitMeasurement(Measurement):
     @property
     def summary(self) -> str:
         if self.boundary is not None:
-            return f"{self.boundary} generations may be unfinished at once; more are refused"
+            return f"unfinished at once: {counted(self.boundary, 'generation')}; more are refused"
         if self.errors:
             return f"no limit was met: with {self.peak} unfinished, others failed for other reasons"
         return f"no limit was met: {self.peak + self.others} were unfinished at once"

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
+from prefect_video._counted import counted
 from prefect_video.errors import InvalidInput
 from prefect_video.experiments.charts import Chart, Series
 from prefect_video.experiments.delivery_log import DeliveryLog, open_receiver
@@ -172,7 +173,7 @@ async def measure_webhooks(
         ended = [job for job in bought if job.completed_at is not None]
         await _wait_for_deliveries(log, ended, experiment.grace_seconds)
     missed = len(jobs) - len(bought) - sum(job.generation_id is None for job in jobs)
-    earlier = f"{missed} generations were bought by an earlier run, whose webhooks are past: --refresh buys new ones"
+    earlier = f"{counted(missed, 'generation')} of an earlier run, whose webhooks are past: --refresh buys new ones"
     return WebhookMeasurement(
         project=project.name,
         provider=session.provider.name,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from prefect_video._counted import counted
 from prefect_video.errors import InvalidInput
 from prefect_video.ledger import Job, JobRequest
 from prefect_video.pipeline.routing import TakeRequest, build_take_requests
@@ -53,5 +54,7 @@ def _find_shot(project: Project, shot_id: str, take: int) -> Project:
     if shot.clip is not None:
         raise InvalidInput(f"shot {shot_id!r}: its `clip` names its file: change it in the project file and run")
     if not 1 <= take <= shot.takes:
-        raise InvalidInput(f"shot {shot_id!r}: --take: it has {shot.takes} takes, there is none of number {take}")
+        raise InvalidInput(
+            f"shot {shot_id!r}: --take: it has {counted(shot.takes, 'take')}, there is none of number {take}"
+        )
     return project.model_copy(update={"shots": (shot,)})

@@ -38,7 +38,7 @@ def test_what_cannot_be_adopted_is_named(call: InProcess, film: Path) -> None:
     clip = write_clip(film.parent / "mine.mp4")
     for arguments, reason in (
         (("nowhere", clip), "no such shot; it has opening, closing"),
-        (("opening", clip, "--take", "2"), "it has 1 takes"),
+        (("opening", clip, "--take", "2"), "it has 1 take, there is none"),
         (("opening", film.parent / "none.mp4"), "cannot read"),
         (("opening", film), "not a readable video"),
     ):

@@ -138,7 +138,7 @@ async def test_webhooks_of_an_earlier_run_are_not_measured(open_session: Session
             await run_experiment(session, experiment)
             # Its measurement is lost with its process; what was paid is not.
             again = await run_experiment(session, experiment)
-            assert "2 generations were bought by an earlier run" in again.failures[0]
+            assert "2 generations of an earlier run" in again.failures[0]
             assert again.cost_usd == 0
         assert emulator.usage()["billed"] == 2
 

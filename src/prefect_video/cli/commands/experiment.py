@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 from pydantic import ValidationError
 
+from prefect_video._counted import counted
 from prefect_video.cli.options import JsonFlag, QuietFlag, SessionOptions
 from prefect_video.cli.output import DONE, FAILED, display_path, escape, print_json, print_status, stdout, table
 from prefect_video.cli.prefect_startup import ensure_api
@@ -193,9 +194,10 @@ def _describe_cost(planned: ExperimentPlan, experiment: Experiment) -> str:
     stored = len(plan.shots) - planned.buys
     used = f"; {stored} of {len(plan.shots)} are there already and are used" if stored else ""
     return (
-        f"cost: at most {plan.describe_cost()} for {planned.buys} videos at {plan.provider}, within {limit}{used}"
+        f"cost: at most {plan.describe_cost()} for {counted(planned.buys, 'video')} at {plan.provider}, within"
+        f" {limit}{used}"
         if planned.buys
-        else f"cost: nothing: all {stored} videos are there already and are used"
+        else f"cost: nothing: all of it is there already and is used ({counted(stored, 'video')})"
     )
 
 
