@@ -25,7 +25,6 @@ from pydantic import (
 )
 from pydantic_core import PydanticKnownError
 
-from prefect_video._counted import counted
 from prefect_video.frame_sizes import ADAPTIVE, AspectRatio, Resolution, Size, frame_size
 from prefect_video.inputs import Input, Number
 
@@ -257,7 +256,7 @@ class Shot(Input):
         if not isinstance(seeds, list | tuple) or not seeds:
             return data
         if data.get("takes") not in (None, 1, len(seeds)):
-            raise ValueError(f"seeds: {counted(len(seeds), 'seed')}, and `takes` is {data['takes']}: give one for each")
+            raise ValueError(f"seeds: {len(seeds)} are given, and `takes` is {data['takes']}: give one for each take")
         if data.get("seed") not in (None, seeds[0]):
             raise ValueError("seeds: give either `seed` or `seeds`")
         return {**data, "seed": seeds[0], "takes": len(seeds)}

@@ -11,7 +11,7 @@ from aiobotocore.client import AioBaseClient
 from prefect_video.emulator import Emulator, EmulatorSettings
 from prefect_video.pipeline import run_project
 from prefect_video.projects import Project
-from prefect_video.session import SessionRef, open_session
+from prefect_video.session import SessionRef, folder_listings, open_session
 from prefect_video.shots import Shot
 from tests.support.s3_server import S3Server
 
@@ -50,6 +50,7 @@ async def test_a_shot_costs_eight_requests_and_a_run_two(
                 return sorted(requests)
 
             # The first one checks the store and marks it.
+            monkeypatch.setattr(folder_listings, "_RECENT_SECONDS", 0.0)
             await run("first")
             per_run = [("GetObject", ".json"), ("ListObjectsV2", "")]
             per_shot = [
@@ -64,3 +65,6 @@ async def test_a_shot_costs_eight_requests_and_a_run_two(
             ]
             assert await run("second") == sorted(per_run + per_shot)
             assert await run("third", "fourth", "fifth") == sorted(per_run + 3 * per_shot)
+            # A service claims its videos one by one, and lists their folder from time to time.
+            monkeypatch.setattr(folder_listings, "_RECENT_SECONDS", 600.0)
+            assert await run("sixth") == sorted([("GetObject", ".json"), *per_shot])
