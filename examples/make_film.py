@@ -140,7 +140,7 @@ def check(project: Project, report: ProjectReport) -> None:
     trims = {clip.shot: clip.trim.start for clip in (project.cut.order if project.cut else None) or ()}
     *crossfades, (_, _, end, _) = joins(project, {name: len(clip) / FPS for name, clip in frames.items()})
     length = len(film) / FPS
-    require(abs(length - end) <= 0.1, f"the film lasts {length:.2f} s, {end:.2f} s were asked for")
+    require(abs(length - end) <= 0.1, f"the film lasts {length:.2f} s, {end:.2f} s were requested")
     for before, after, at, fade in crossfades:
         leaving = upper(frames[before][round(-fade / 2 * FPS)].resize(film[0].size))
         coming = upper(frames[after][round((trims[after] + fade / 2) * FPS)].resize(film[0].size))

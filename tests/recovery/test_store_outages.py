@@ -166,7 +166,7 @@ async def test_several_files_that_are_missing_at_once_are_an_outage(harness: Rec
     harness.videos[0].write_bytes(b"cut")
     reason = await refused(harness)
     assert "2 stored videos are missing or damaged at once" in reason
-    # Asked for one by one they are no fewer.
+    # Requested one by one they are no fewer.
     await refused(harness, film(a_shot(1)))
     assert harness.paid == (3, 3)
 

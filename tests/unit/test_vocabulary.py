@@ -129,6 +129,7 @@ PROSE: Final[Mapping[str, str]] = {
     "the books": "the ledger, the usage",
     "turned away": "rejected",
     "a look": "a poll, a read",
+    "asked for": "requested",
 }
 """Words of prose that were given up."""
 

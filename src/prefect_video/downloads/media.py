@@ -216,20 +216,20 @@ def _compare(media: Media, shot: Shot, policy: QualityPolicy) -> Iterator[Mismat
     if tolerance is None:
         tolerance = max(DURATION_TOLERANCE_SECONDS, DURATION_TOLERANCE_SHARE * requested)
     if abs(media.duration_seconds - requested) > tolerance:
-        yield Mismatch("length", f"asked for {requested:g} s, the video lasts {media.duration_seconds:.2f} s")
+        yield Mismatch("length", f"requested {requested:g} s, the video lasts {media.duration_seconds:.2f} s")
     width, height = shot.frame_size
     share = policy.size_tolerance_share
     if shot.has_own_shape and not (_is_near(media.width, width, share) and _is_near(media.height, height, share)):
-        yield Mismatch("size", f"asked for {width}x{height} pixels, the video has {media.width}x{media.height}")
+        yield Mismatch("size", f"requested {width}x{height} pixels, the video has {media.width}x{media.height}")
     if abs(media.pixel_ratio - 1) > PIXEL_TOLERANCE:
         ratio = f"{media.pixel_ratio.numerator}:{media.pixel_ratio.denominator}"
         shown = f"it is shown {round(media.width * media.pixel_ratio)} pixels wide"
         yield Mismatch("format", f"its pixels are not square ({ratio}): {shown}")
     # A silent video may have an empty track, so that the opposite shows nothing.
     if shot.audio and not media.has_audio:
-        yield Mismatch("silent", "asked for sound, the video has no sound track")
+        yield Mismatch("silent", "requested sound, the video has no sound track")
     if media.container is not None:
-        yield Mismatch("format", f"asked for an MP4, it is {media.container}")
+        yield Mismatch("format", f"requested an MP4, it is {media.container}")
     elif not media.begins_with_brand:
         yield Mismatch("format", "the MP4 does not begin with its `ftyp` box, and some players refuse it")
 

@@ -267,7 +267,7 @@ class Engine:
             self._resume(generation)
 
     def describe_requests(self) -> list[dict[str, Any]]:
-        """Return what each accepted request asked for, the oldest first; images are named by their digests."""
+        """Return what each accepted request was for, the oldest first; images are named by their digests."""
         return [
             {
                 "id": generation.id,

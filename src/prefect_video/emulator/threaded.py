@@ -110,7 +110,7 @@ class Emulator:
         return self._call_on_loop(lambda: engine.usage.report(engine.now_concurrency))
 
     def requests(self) -> list[dict[str, Any]]:
-        """Return what each accepted request asked for, as `GET /_emulator/requests` does."""
+        """Return what each accepted request was for, as `GET /_emulator/requests` does."""
         return self._call_on_loop(self._emulator.engine.describe_requests)
 
     def add_fault(self, rule: FaultRule | Mapping[str, Any] | None = None, **fields: Any) -> None:

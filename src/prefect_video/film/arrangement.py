@@ -45,7 +45,7 @@ class Arrangement:
     """A film in frames.
 
     Attributes:
-        cut: What was asked for.
+        cut: The requested cut.
         parts: Its parts, in order.
         form: Its format.
     """
@@ -86,7 +86,7 @@ def arrange(cut: Cut, shots: Mapping[str, str | None], clips: Mapping[str, ClipM
     begins with its second frame.
 
     Args:
-        cut: What is asked for.
+        cut: The requested cut.
         shots: Ids of the project's shots, in order, each with that of the shot that it continues.
         clips: The clips by their labels, such as `opening` and `opening@2`.
 
@@ -143,7 +143,7 @@ def _arrange_part(
 
 
 def choose_format(wanted: Format, first_clip: ClipMedia) -> FilmFormat:
-    """Choose a film's format: what is not asked for is as in its first clip."""
+    """Choose a film's format: what is not requested is as in its first clip."""
     width, height = first_clip.size
     ratio = Fraction(width, height)
     if wanted.aspect_ratio is not None:

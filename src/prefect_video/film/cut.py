@@ -233,7 +233,7 @@ class Format(Shorthand):
 
     @property
     def lines(self) -> int | None:
-        """Length of the shorter side in pixels; None where it is not asked for."""
+        """Length of the shorter side in pixels; None where it is not requested."""
         if self.resolution is None:
             return None
         return _FOUR_K_LINES if self.resolution == "4k" else int(self.resolution.removesuffix("p"))

@@ -1,4 +1,4 @@
-"""Measures of a finished film: it is decoded whole, and must be what was asked for, before anything is published."""
+"""Measures of a finished film: it is decoded whole, and must be what was requested, before anything is published."""
 
 from __future__ import annotations
 

@@ -44,14 +44,14 @@ def produce_film(
     """Make a film; it takes about as long as encoding, so call it in a thread.
 
     Args:
-        cut: What is asked for.
+        cut: The requested cut.
         shots: Ids of the project's shots, in order, each with that of the shot that it continues.
         clips: The clips by their labels, such as `opening` and `opening@2`.
         folder: Folder for the film, with room for its sound as well.
         progress: Called often with the share that is done; what it raises ends the work.
 
     Raises:
-        FilmError: It cannot be made, or is not what was asked for.
+        FilmError: It cannot be made, or is not what was requested.
     """
     film = arrange(cut, shots, {label: read_clip(path) for label, path in clips.items()})
     target = folder / f"film.{cut.container}"

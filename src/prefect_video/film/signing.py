@@ -42,7 +42,7 @@ class FilmSigner:
         certificate: The chain in PEM, the signing certificate first.
         private_key: Its key in PEM.
         algorithm: The signature algorithm, as C2PA calls it.
-        timestamp_url: Time-stamping authority (RFC 3161) that is asked for each film; None for none.
+        timestamp_url: Time-stamping authority (RFC 3161) that stamps each film; None for none.
     """
 
     certificate: str

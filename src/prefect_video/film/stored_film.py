@@ -78,7 +78,7 @@ class StoredFilm(BaseModel):
         loudness_lufs: Measured integrated loudness by EBU R128; None for silence.
         stream_copy: Its clips were joined without encoding.
         digest: Digest of everything that went in: the cut, the clips, other files, versions.
-        cut: What was asked for, as in the project file.
+        cut: The requested cut, as in the project file.
         ingredients: The clips, in the order in which they are first seen.
         files: Digests of the other files: music, captions, font.
         software: Versions that it was made with.

@@ -109,7 +109,7 @@ HOLDS: Final[Mapping[HoldReason, Hold]] = MappingProxyType(
             (_KEEP_WAITING, _BUY_AGAIN, _GIVE_UP),
         ),
         HoldReason.WRONG_VIDEO: Hold(
-            "shot {shot!r}: generation {generation} is completed and its video is not as asked for: {cause}. It is kept"
+            "shot {shot!r}: generation {generation} is completed and its video is not as requested: {cause}. It is kept"
             " as {file}. Look at it, then decide:",
             (_resolve("--accept", meaning="take it as it is"), _BUY_AGAIN, _GIVE_UP),
         ),

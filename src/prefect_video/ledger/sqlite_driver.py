@@ -109,7 +109,7 @@ class Connection:
         self._thread.stop(self._close)
 
     async def run(self, function: Callable[..., Result], *arguments: Any, **options: Any) -> Result:
-        """Call a function with the `sqlite3` connection in its thread, after all that was asked for before.
+        """Call a function with the `sqlite3` connection in its thread, after all that was requested before.
 
         Raises:
             sqlite3.ProgrammingError: The connection is closed.

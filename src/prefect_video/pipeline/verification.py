@@ -257,7 +257,7 @@ class _Verifier:
         return is_derived(self.store, uri) or is_film_file(uri) or uri.startswith(f"{images}/")
 
     async def _check_manifest(self, project: str) -> None:
-        """Compare a project's manifest; where repair is asked for and the ledger knows all of it, make it again."""
+        """Compare a project's manifest; where repair is requested and the ledger knows all of it, make it again."""
         flaws = await check_manifest(self.ledger, self.store, project)
         if flaws and self.open_session and all(flaw.is_known for flaw in flaws):
             await publish_gallery(self.ledger, self.store, project)

@@ -79,7 +79,7 @@ def usable_number(value: Any) -> float | None:
 async def _inflate(response: httpx.Response, limit: int) -> bytes:
     encoding = response.headers.get("content-encoding", "").strip().lower()
     if encoding not in (*_PLAIN, "gzip", "x-gzip"):
-        raise ValueError(f"its encoding {encoding[:40]!r} was not asked for")
+        raise ValueError(f"its encoding {encoding[:40]!r} was not requested")
     announced = usable_number(response.headers.get("content-length"))
     _check_size(announced or 0, limit)
     inflater = None if encoding in _PLAIN else zlib.decompressobj(wbits=16 + zlib.MAX_WBITS)

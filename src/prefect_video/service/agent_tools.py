@@ -195,7 +195,7 @@ class AgentTools:
         return self.runtime.api.guard.authorize(self.read_token(), scope)
 
     async def _require_job(self, job_id: str) -> Job:
-        # No database has an id with control characters, and not every one can be asked for it.
+        # No database has an id with control characters, and not every one can be queried for it.
         job = await translate_errors(self.runtime.jobs.find_job(job_id)) if job_id.isprintable() else None
         if job is None:
             raise HTTPException(404, f"there is no job {job_id!r}")

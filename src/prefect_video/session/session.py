@@ -304,7 +304,7 @@ class Session:
 
 @cache
 def _warn_of_limit(account: str, wanted: int, allowed: int, source: str) -> None:
-    """Warn, once a process, that fewer generations are made at once than were asked for."""
+    """Warn, once a process, that fewer generations are made at once than were requested."""
     logger.warning(
         "%s: max_in_flight is %d, and %s of this account allows %d at once: %d are made at once",
         account,

@@ -72,7 +72,7 @@ async def sizes_anywhere(store: Store, uris: Collection[str]) -> dict[str, int]:
     """Return the sizes in bytes of those URIs that exist, in whatever store.
 
     Args:
-        store: Asked for all URIs that it reaches.
+        store: The store of all URIs that it reaches.
         uris: The URIs; those that `store` does not reach are looked up in stores opened for them.
 
     Raises:

@@ -109,7 +109,7 @@ class _Source:
         return len(source) if isinstance(source, bytes) else (await asyncio.to_thread(source.stat)).st_size
 
     async def read(self, part: _Part) -> tuple[bytes, str]:
-        """Read a part, as `_read_part` does; parts must be asked for in order."""
+        """Read a part, as `_read_part` does; parts must be requested in order."""
         # The lock is first come, first served: the digest is of the parts in their order.
         async with self._turn:
             body, md5 = await asyncio.to_thread(_read_part, self._file.source, part)

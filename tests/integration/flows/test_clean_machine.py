@@ -24,7 +24,7 @@ from prefect_video.emulator import Emulator
 PATIENCE_SECONDS = 120
 PROJECT = "generate-project/project"
 HAS_SCHEDULING = Version(prefect.__version__) >= Version("3.9")
-"""The server of Prefect 3.8.0 answers "database is locked" when it is asked for a schedule's runs on SQLite."""
+"""The server of Prefect 3.8.0 answers "database is locked" when a schedule's runs are requested on SQLite."""
 
 
 class Machine:

@@ -106,7 +106,7 @@ async def test_an_object_of_the_wrong_size_is_removed(
 
 
 class LateClient:
-    """A client whose server finds a new object only when it is asked for the third time."""
+    """A client whose server finds a new object only at the third request."""
 
     def __init__(self, client: Any) -> None:
         self._client = client

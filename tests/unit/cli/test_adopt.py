@@ -26,7 +26,7 @@ def test_an_adopted_clip_is_cached_and_free(call: InProcess, film: Path, quick_e
     answer = call("adopt", film, "opening", clip)
     assert answer.status == 0
     assert "at no cost" in answer.out
-    assert "asked for 2 s" in answer.out
+    assert "requested 2 s" in answer.out
     job = call("adopt", film, "opening", clip, "--json").json
     assert (job["state"], job["provider"], job["cost_usd"]) == ("stored", "manual", 0)
     assert [shot["action"] for shot in call("plan", film, "--json").json["shots"]] == ["cached", "generate"]

@@ -150,16 +150,16 @@ def test_a_number_of_frames_decides_the_length() -> None:
     exact = SHOT.model_copy(update={"num_frames": 81, "fps": 16})
     check_media(measured(duration_seconds=81 / 16), exact)
     check_media(measured(duration_seconds=81 / 24), exact.model_copy(update={"fps": None}))
-    with pytest.raises(InvalidVideo, match=r"asked for 5\.0625 s, the video lasts 10\.00 s"):
+    with pytest.raises(InvalidVideo, match=r"requested 5\.0625 s, the video lasts 10\.00 s"):
         check_media(measured(), exact)
 
 
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"duration_seconds": 5.0}, r"shot 'opening': asked for 10 s, the video lasts 5\.00 s"),
+        ({"duration_seconds": 5.0}, r"shot 'opening': requested 10 s, the video lasts 5\.00 s"),
         ({"duration_seconds": 10.6}, r"lasts 10\.60 s"),
-        ({"width": 720, "height": 1280}, r"asked for 1280x720 pixels, the video has 720x1280"),
+        ({"width": 720, "height": 1280}, r"requested 1280x720 pixels, the video has 720x1280"),
         ({"height": 680}, "1280x680"),
     ],
 )
@@ -170,7 +170,7 @@ def test_a_video_that_was_not_asked_for_is_refused(wrong: dict[str, float], mess
 
 def test_sound_that_was_requested_is_missed_and_an_adaptive_shape_is_not() -> None:
     loud = SHOT.model_copy(update={"audio": True})
-    with pytest.raises(VideoMismatch, match="asked for sound"):
+    with pytest.raises(VideoMismatch, match="requested sound"):
         check_media(measured(), loud)
     check_media(measured(has_audio=True), loud)
     check_media(measured(has_audio=True), SHOT.model_copy(update={"audio": False}))

@@ -72,7 +72,7 @@ async def test_a_prompt_that_is_taken_back_lists_its_own_takes_again(harness: Re
             assert [shot.choice for shot in report.shots] == ["pending"] * 2
             assert await listed(ledger) == [(prompt, [prompt] * 2)]
         assert harness.paid == (4, 4), "what is taken back is stored"
-        # A third one is asked for, and not made yet: nothing waits for a human.
+        # A third one is requested, and not made yet: nothing waits for a human.
         await redo_shot(ledger, "film", "shot-1", second, by="me", environment=ENVIRONMENT)
         await redo_shot(ledger, "film", "shot-1", "a fox", by="me", environment=ENVIRONMENT)
         assert await pending(ledger) == []

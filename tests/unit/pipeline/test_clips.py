@@ -75,7 +75,7 @@ async def test_a_clip_at_an_address_is_fetched_once(harness: RecoveryHarness, fo
             assert statuses(report) == ["stored", "stored"]
             assert report.shots[0].sha256 == file_sha256(footage)
         assert [request.path for request in web.requests] == ["/stock.mp4?token=hush"]
-    # What is fetched once is not asked for again, and its address gives nothing away.
+    # What is fetched once is not requested again, and its address gives nothing away.
     assert statuses(await harness.run(project)) == ["stored", "stored"]
     assert not any("hush" in row.model_dump_json() for row in await harness.rows())
     assert not any(b"hush" in path.read_bytes() for path in (harness.folder / "store" / "film").iterdir())

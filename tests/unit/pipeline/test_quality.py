@@ -19,7 +19,7 @@ from tests.support.recovery import RecoveryHarness, a_shot, film, statuses
 DEFECTS = {
     "black": ("black", "the picture is black for 100% of its length"),
     "frozen": ("frozen", "the picture stands still for 1.0 s"),
-    "shorter": ("length", "asked for 1 s, the video lasts 0.50 s"),
+    "shorter": ("length", "requested 1 s, the video lasts 0.50 s"),
     "resized": ("size", "pixels, the video has"),
 }
 

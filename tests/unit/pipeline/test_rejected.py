@@ -21,10 +21,10 @@ from prefect_video.session import SessionEvent
 from tests.support.recovery import RecoveryHarness, a_shot, film, statuses
 
 ALTERATIONS = {
-    "longer": r"asked for 1 s, the video lasts 2.00 s",
+    "longer": r"requested 1 s, the video lasts 2.00 s",
     "resized": "pixels, the video has",
     "stretched": "its pixels are not square (4:3)",
-    "matroska": "asked for an MP4, it is a WebM or Matroska file",
+    "matroska": "requested an MP4, it is a WebM or Matroska file",
     "unbranded": "does not begin with its `ftyp` box",
 }
 
@@ -69,7 +69,7 @@ async def test_a_policy_accepts_it_with_a_note(harness: RecoveryHarness, decided
     report = await harness.run(project, **settings)
     assert statuses(report) == ["stored"]
     assert report.shots[0].asset is not None
-    assert "asked for 1 s, the video lasts 2.00 s" in report.shots[0].asset.notes
+    assert "requested 1 s, the video lasts 2.00 s" in report.shots[0].asset.notes
     # Its stored file is lost: what was accepted once is fetched again and accepted as it was.
     harness.videos[0].unlink()
     assert statuses(await harness.run(film(a_shot()))) == ["stored"]

@@ -144,7 +144,7 @@ def generation(number: int) -> Generation:
 async def test_lists_of_every_page_size_are_read_whole(
     count: int, cap: int, limit: int, style: str, positional: bool
 ) -> None:
-    """A server may give fewer items a page than it is asked for, and say nothing of it."""
+    """A server may give fewer items a page than were requested, and say nothing of it."""
     everything = [generation(number) for number in range(count)]
     size = min(cap, limit)
 

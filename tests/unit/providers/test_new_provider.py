@@ -29,7 +29,7 @@ SHOT: Final = Shot(id="roof", prompt="a cat on a roof", duration=1, resolution="
 
 
 class Acme(ThreadingHTTPServer):
-    """Acme's API: a job is done when it is asked for the second time.
+    """Acme's API: a job is done at the second request.
 
     Attributes:
         jobs: What was accepted, oldest first.

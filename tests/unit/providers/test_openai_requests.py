@@ -141,7 +141,7 @@ async def test_an_exact_size_is_made_priced_and_held_against_the_video(
         policy = LinkPolicy(trusted_host="127.0.0.1")
         file = await download(provider.download_source(done), tmp_path / "video.mp4", client=client, policy=policy)
     check_media(probe(file.path), shot)
-    with pytest.raises(InvalidVideo, match="asked for 854x480 pixels, the video has 1024x320"):
+    with pytest.raises(InvalidVideo, match="requested 854x480 pixels, the video has 1024x320"):
         check_media(probe(file.path), SHOT)
     if profile not in ("sglang", "litellm"):  # which do not list
         found = await find(provider, shot, known=())

@@ -235,7 +235,7 @@ async def test_the_token_is_checked_before_the_body_is_read(environment: Path, p
         assert (await service.client.post("/generate", content=without_length())).status_code == 413
 
 
-@pytest.mark.parametrize("with_webhook", [True, False], ids=["lost", "none asked for"])
+@pytest.mark.parametrize("with_webhook", [True, False], ids=["lost", "none requested"])
 async def test_a_job_is_done_without_any_webhook(
     environment: Path, provider: Emulator, monkeypatch: pytest.MonkeyPatch, with_webhook: bool
 ) -> None:

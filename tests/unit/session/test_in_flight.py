@@ -1,4 +1,4 @@
-"""Fewer generations at once than were asked for: the log says so, once."""
+"""Fewer generations at once than were requested: the log says so, once."""
 
 from __future__ import annotations
 

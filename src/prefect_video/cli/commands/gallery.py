@@ -65,7 +65,7 @@ def gallery(
 
 
 async def _make(ref: SessionRef, project: str | None, index: bool, output: Path | None) -> dict[str, str]:
-    """Make what was asked for; return the addresses of the pages."""
+    """Make what was requested; return the addresses of the pages."""
     pages: dict[str, str] = {}
     async with open_ledger(ref.ledger) as ledger, use_store(ref.store) as store:
         if project:

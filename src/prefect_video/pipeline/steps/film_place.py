@@ -58,7 +58,7 @@ class FilmPlace:
     Args:
         store: The store.
         project: Name of the project, and of its folder.
-        cut: What is asked for.
+        cut: The requested cut.
         shots: Ids of the project's shots, in order, each with that of the shot that it continues.
         clips: The stored takes, by their labels.
         files: Digests of the other files, from `digest_files`.

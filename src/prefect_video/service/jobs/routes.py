@@ -325,7 +325,7 @@ class _Handlers:
 
     async def find_project(self, request: Request, project_id: Annotated[str, Path(max_length=200)]) -> ProjectView:
         """Return the state of a requested project and its jobs."""
-        # No database has an id with control characters, and not every one can be asked for it.
+        # No database has an id with control characters, and not every one can be queried for it.
         project = await translate_errors(self._api.projects.find(project_id)) if project_id.isprintable() else None
         if project is None:
             raise HTTPException(404, f"there is no project request {project_id!r}")
@@ -361,7 +361,7 @@ class _Handlers:
         return job
 
     async def _require_job(self, job_id: str) -> Job:
-        # No database has an id with control characters, and not every one can be asked for it.
+        # No database has an id with control characters, and not every one can be queried for it.
         job = await translate_errors(self._api.jobs.find_job(job_id)) if job_id.isprintable() else None
         if job is None:
             raise HTTPException(404, f"there is no job {job_id!r}")
