@@ -28,7 +28,7 @@ docs: $(READY)  ## the documentation site, in build/site
 
 test: $(READY)  ## the whole suite
 	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m tests.support.time_limit $(TEST_SECONDS) \
-		$(BIN)/python -m pytest -q -m "not fleet" -n 6 --dist loadfile --no-loadscope-reorder --max-worker-restart 0 \
+		$(BIN)/python -m pytest -q -m "not fleet" -n 5 --dist loadfile --no-loadscope-reorder --max-worker-restart 0 \
 		--ignore tests/integration/docs --ignore tests/recovery/test_fleet.py
 
 test-docs: $(READY)  ## builds the documentation, and follows its tutorial and how-tos

@@ -27,24 +27,6 @@ SHARE_PREFECT: Final = (
 `tests.support.markers` rejects a test that starts Prefect's server from anywhere else.
 """
 
-LONGEST: Final = (
-    "tests/integration/cli/test_secrets.py",
-    "tests/integration/cli/test_startup.py",
-    "tests/recovery/test_first_minute.py",
-    "tests/recovery/test_store_evidence.py",
-    "tests/recovery/test_store_outages.py",
-    "tests/recovery/test_verification.py",
-    "tests/unit/ledger/test_budgets.py",
-    "tests/unit/ledger/test_sqlite_driver.py",
-    "tests/unit/pipeline/test_continuation.py",
-    "tests/unit/pipeline/test_cost_bound.py",
-    "tests/unit/pipeline/test_reconcile.py",
-    "tests/unit/pipeline/test_reconcile_lists.py",
-    "tests/unit/providers/test_evidence.py",
-    "tests/unit/service/test_webhooks.py",
-)
-"""The files that take longest: begun last, one of them would keep one process busy when the others have ended."""
-
 _CRASH_PHASE: Final = "???"
 """The phase in xdist's report on the test that a worker died in."""
 
@@ -66,11 +48,6 @@ class GroupedFileScheduling(LoadFileScheduling):
 
     def _split_scope(self, nodeid: str) -> str:
         return "prefect" if nodeid.startswith(SHARE_PREFECT) else super()._split_scope(nodeid)
-
-
-def find_place(item: pytest.Item) -> tuple[bool, bool]:
-    """Return the place of a test in the run: those that share Prefect first, then the longest files, then the rest."""
-    return not item.nodeid.startswith(SHARE_PREFECT), not item.nodeid.startswith(LONGEST)
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> GroupedFileScheduling:

@@ -13,7 +13,7 @@ from typing import Final
 
 import pytest
 
-from tests.support.distribution import LONGEST, SHARE_PREFECT, find_place
+from tests.support.distribution import SHARE_PREFECT
 
 ROOT: Final = Path(__file__).parents[2]
 
@@ -129,20 +129,16 @@ _POSTGRES_PARAMETERS: Final = frozenset({"postgres", "postgresql"})
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark every collected test, and put those first whose files take longest.
+    """Mark every collected test.
 
     Raises:
         pytest.UsageError: A test starts Prefect's server outside of the files that share one, or a file of the table
-            above does not exist: it was moved, and its tests would lose their marker or their place silently.
+            above does not exist: it was moved, and its tests would lose their marker silently.
     """
     if missing := [
-        path
-        for paths in (*BY_PATH.values(), LONGEST)
-        for path in paths
-        if not (ROOT / path.partition("::")[0]).is_file()
+        path for paths in BY_PATH.values() for path in paths if not (ROOT / path.partition("::")[0]).is_file()
     ]:
-        raise pytest.UsageError(f"tests/support names files that do not exist: {', '.join(missing)}")
-    items.sort(key=find_place)
+        raise pytest.UsageError(f"tests/support/markers.py names files that do not exist: {', '.join(missing)}")
     for item in items:
         if "prefect_api" in _fixtures(item) and not item.nodeid.startswith(SHARE_PREFECT):
             raise pytest.UsageError(f"{item.nodeid} starts Prefect's server: add its file to SHARE_PREFECT")
