@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict
-from sqlalchemy import and_, func, or_, select, update
+from sqlalchemy import and_, bindparam, func, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from prefect_video.errors import InvalidInput
@@ -21,6 +21,7 @@ from prefect_video.ledger.tables import account_keys, jobs_table
 _NOTE_INTERVAL: Final = timedelta(hours=1)
 _REMINDER_INTERVAL: Final = timedelta(days=1)
 _columns = account_keys.c
+_KEYS_OF: Final = select(_columns.key_fingerprint).where(_columns.account == bindparam("account"))
 
 
 class KeyUse(BaseModel):
@@ -131,8 +132,7 @@ async def require_former_name(
         InvalidInput: The message names both accounts, and the commands that decide.
     """
     account, jobs = job_request.account, jobs_table.c
-    used = select(_columns.key_fingerprint).where(_columns.account == account)
-    unused = set(keys) - set((await connection.execute(used)).scalars())
+    unused = set(keys) - set((await connection.execute(_KEYS_OF, {"account": account})).scalars())
     if not unused:  # as for every claim but an account's first: the jobs need not be searched
         return
     others = select(jobs.account).where(

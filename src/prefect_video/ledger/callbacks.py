@@ -7,7 +7,8 @@ from datetime import UTC, datetime
 from typing import Final, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
-from sqlalchemy import and_, or_, select, update
+from sqlalchemy import and_, bindparam, or_, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from prefect_video.ledger.base import LedgerBase
 from prefect_video.ledger.records import UNFINISHED, State
@@ -47,6 +48,26 @@ class Callback(BaseModel):
     attempts: int = 0
 
 
+_columns, _jobs, _projects = callbacks.c, jobs_table.c, project_requests.c
+_DUE: Final = (
+    select(*(_columns[name] for name in Callback.model_fields))
+    .outerjoin(jobs_table, and_(_columns.kind == "job", _columns.subject == _jobs.id))
+    .outerjoin(project_requests, and_(_columns.kind == "project", _columns.subject == _projects.id))
+    .where(
+        _columns.ended_at.is_(None),
+        _columns.environment == bindparam("of"),
+        _columns.next_at <= bindparam("now"),
+        or_(
+            and_(_jobs.state.in_(_ENDED), or_(_jobs.hold_reason.is_(None), _jobs.state == State.STORED)),
+            _projects.ended_at.is_not(None),
+        ),
+    )
+    .order_by(_columns.next_at)
+    .limit(bindparam("most"))
+)
+"""Built once: a service looks for due calls four times a second while jobs change."""
+
+
 class Callbacks(LedgerBase):
     """Calls to clients, each kept until it is answered or given up."""
 
@@ -70,19 +91,12 @@ class Callbacks(LedgerBase):
 
     async def due(self, environment: str, *, limit: int = 100) -> list[Callback]:
         """Read the calls that are to be tried now: their subjects have ended. The longest due comes first."""
-        columns, jobs, projects = callbacks.c, jobs_table.c, project_requests.c
-        has_job_ended = and_(jobs.state.in_(_ENDED), or_(jobs.hold_reason.is_(None), jobs.state == State.STORED))
-        query = (
-            select(*(columns[name] for name in Callback.model_fields))
-            .outerjoin(jobs_table, and_(columns.kind == "job", columns.subject == jobs.id))
-            .outerjoin(project_requests, and_(columns.kind == "project", columns.subject == projects.id))
-            .where(columns.ended_at.is_(None), columns.environment == environment)
-            .where(columns.next_at <= datetime.now(UTC), or_(has_job_ended, projects.ended_at.is_not(None)))
-            .order_by(columns.next_at)
-            .limit(limit)
-        )
-        async with self._database.reading() as connection:
-            return [Callback.model_validate(row._asdict()) for row in await connection.execute(query)]
+
+        async def read(connection: AsyncConnection) -> list[Callback]:
+            sought = {"of": environment, "now": datetime.now(UTC), "most": limit}
+            return [Callback.model_validate(row._asdict()) for row in await connection.execute(_DUE, sought)]
+
+        return await self._database.read(read)
 
     async def claim(self, callback: Callback, until: datetime) -> bool:
         """Count an attempt and put the next one off, unless another process makes it; return whether it is ours."""

@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
-from sqlalchemy import insert, text, update
+from sqlalchemy import bindparam, insert, text, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from prefect_video._shield import shielded
@@ -27,6 +27,7 @@ from prefect_video.ledger.existing_jobs import (
     read_unfinished,
     reusable,
 )
+from prefect_video.ledger.idempotency_keys import record_answers
 from prefect_video.ledger.late_reservations import find_abandoned, free_reservations, suspend_reservations
 from prefect_video.ledger.log_lines import log_state
 from prefect_video.ledger.records import (
@@ -44,6 +45,19 @@ from prefect_video.ledger.tables import JOBS, job_from_row, job_from_values, job
 
 CLAIM_LOCK: Final = 0x5669_6465_6F02
 """PostgreSQL advisory lock held while claiming, so that claims follow one another as they do on SQLite."""
+
+# Built once: each job runs them, and building one takes longer than running it.
+_INSERT: Final = insert(jobs_table)
+_RELEASE_OWNERSHIP: Final = (
+    update(jobs_table)
+    .where(
+        jobs_table.c.id.in_(bindparam("ids", expanding=True)),
+        # Another process may have taken a row over from this one, when that was paused.
+        jobs_table.c.owner == bindparam("releasing"),
+        jobs_table.c.state.in_(UNFINISHED),
+    )
+    .values(owner=None, updated_at=bindparam("now"))
+)
 
 
 async def wait_for_turn(database: Database, connection: AsyncConnection) -> None:
@@ -129,40 +143,53 @@ class Claims(LedgerBase):
     async def _claim(
         self, job_requests: Sequence[JobRequest], budgets: Sequence[Budget], partial: bool, keys: Collection[str]
     ) -> ClaimBatch:
-        async with self._database.writing() as connection:
-            await wait_for_turn(self._database, connection)
-            self._database.require_file()
-            now = datetime.now(UTC)
-            # In this order: a row may become stored between the two queries, never unfinished again.
-            in_progress = await read_unfinished(connection, map(claim_key, job_requests))
-            taken = await self._take_over_free(connection, in_progress, job_requests)
-            # Reversed: of a request that is twice in the batch, the first one counts.
-            accounts = {claim_key(job_request): job_request.account for job_request in reversed(job_requests)}
-            for job in await self._release_outdated(connection, [in_progress[key] for key in taken], accounts, now):
-                del in_progress[claim_key(job)]
-                taken.discard(claim_key(job))
-            others = [job_request for job_request in job_requests if claim_key(job_request) not in in_progress]
-            finished = await read_finished(connection, others)
+        async def claim(connection: AsyncConnection) -> ClaimBatch:
+            return await self._claim_within(connection, job_requests, budgets, partial, keys)
 
-            claims = _known_results(job_requests, in_progress, taken, finished, now)
-            undecided = {number: job_request for number, job_request in enumerate(job_requests) if number not in claims}
-            claims |= await _find_elsewhere(connection, undecided, now)
-            new: dict[Key, JobRequest] = {}
-            for number, job_request in undecided.items():
-                if number not in claims:
-                    new.setdefault(claim_key(job_request), job_request)
-            if new and keys:
-                await require_former_name(connection, next(iter(new.values())), keys, self._command_option)
+        return await self._database.write(claim)
 
-            late = await self._free_late(connection, job_requests, budgets, now)
-            # After the releases of this transaction, whose money is free again.
-            limits = await Limits.read(connection, budgets, new.values(), now)
-            refusals = _refuse(new, limits, partial)
-            bought = await self._reserve(connection, new, refusals, finished, now, late)
+    async def _claim_within(
+        self,
+        connection: AsyncConnection,
+        job_requests: Sequence[JobRequest],
+        budgets: Sequence[Budget],
+        partial: bool,
+        keys: Collection[str],
+    ) -> ClaimBatch:
+        await wait_for_turn(self._database, connection)
+        self._database.require_file()
+        now = datetime.now(UTC)
+        # In this order: a row may become stored between the two queries, never unfinished again.
+        in_progress = await read_unfinished(connection, map(claim_key, job_requests))
+        taken = await self._take_over_free(connection, in_progress, job_requests)
+        # Reversed: of a request that is twice in the batch, the first one counts.
+        accounts = {claim_key(job_request): job_request.account for job_request in reversed(job_requests)}
+        for job in await self._release_outdated(connection, [in_progress[key] for key in taken], accounts, now):
+            del in_progress[claim_key(job)]
+            taken.discard(claim_key(job))
+        others = [job_request for job_request in job_requests if claim_key(job_request) not in in_progress]
+        finished = await read_finished(connection, others)
+
+        claims = _known_results(job_requests, in_progress, taken, finished, now)
+        undecided = {number: job_request for number, job_request in enumerate(job_requests) if number not in claims}
+        claims |= await _find_elsewhere(connection, undecided, now)
+        new: dict[Key, JobRequest] = {}
+        for number, job_request in undecided.items():
+            if number not in claims:
+                new.setdefault(claim_key(job_request), job_request)
+        if new and keys:
+            await require_former_name(connection, next(iter(new.values())), keys, self._command_option)
+
+        late = await self._free_late(connection, job_requests, budgets, now)
+        # After the releases of this transaction, whose money is free again.
+        limits = await Limits.read(connection, budgets, new.values(), now)
+        refusals = _refuse(new, limits, partial)
+        bought = await self._reserve(connection, new, refusals, finished, now, late)
         for number, job_request in enumerate(job_requests):
             if number not in claims:
                 key = claim_key(job_request)
                 claims[number] = _new_result(job_request, refusals.get(key), bought.get(key), new[key] is job_request)
+        await record_answers(connection, claims.values())
         return ClaimBatch(
             claims=tuple(claims[number] for number in range(len(job_requests))),
             warnings=limits.warnings(),
@@ -254,7 +281,7 @@ class Claims(LedgerBase):
         """Insert rows; one that was reserved late becomes that of its shot."""
         fresh = [row for row in rows if row["id"] not in existing]
         if fresh:
-            await connection.execute(insert(jobs_table), fresh)
+            await connection.execute(_INSERT, fresh)
             await self._append_history(connection, ((row["id"], None, State.RESERVED) for row in fresh), None)
         used = [row for row in rows if row["id"] in existing]
         for row in used:
@@ -263,18 +290,12 @@ class Claims(LedgerBase):
         await self._append_history(connection, lines, "claimed: what it continues is stored")
 
     async def _release_ownership(self, job_ids: Iterable[str]) -> None:
-        async with self._database.writing() as connection:
+        async def release(connection: AsyncConnection) -> None:
             for chunk in chunks(job_ids):
-                await connection.execute(
-                    update(jobs_table)
-                    .where(
-                        jobs_table.c.id.in_(chunk),
-                        # Another process may have taken a row over from this one, when that was paused.
-                        jobs_table.c.owner == self._owner.id,
-                        jobs_table.c.state.in_(UNFINISHED),
-                    )
-                    .values(owner=None, updated_at=datetime.now(UTC))
-                )
+                own = {"ids": list(chunk), "releasing": self._owner.id, "now": datetime.now(UTC)}
+                await connection.execute(_RELEASE_OWNERSHIP, own)
+
+        await self._database.write(release)
 
     async def _take(self, connection: AsyncConnection, free: Sequence[tuple[Job, str | None]]) -> list[Job]:
         """Take `(row, flow run that resumes it)` unless another owner was faster; return the rows as they are now."""

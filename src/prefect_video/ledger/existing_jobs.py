@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime, timedelta
 from itertools import takewhile
-from typing import Final
+from typing import Any, Final
 
-from sqlalchemy import ColumnElement, and_, or_
+from sqlalchemy import ColumnElement, Select, and_, bindparam, or_
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from prefect_video.assets import MANUAL
@@ -23,6 +23,28 @@ _ENDED = (State.FAILED, State.CANCELLED, State.EXPIRED, State.LOST)
 _STANDING: Final = or_(jobs_table.c.state.in_((*UNFINISHED, State.STORED)), jobs_table.c.hold_reason.is_not(None))
 _REJECTED: Final = and_(jobs_table.c.state == State.LOST, jobs_table.c.error_type == VideoRejected.__name__)
 _MISSING: Final = and_(jobs_table.c.state == State.LOST, jobs_table.c.stored_at.is_not(None))
+_OF_RUNS: Final = jobs_table.c.flow_run_id.in_(bindparam("runs", expanding=True))
+
+
+def _of_fingerprints(wanted: ColumnElement[bool]) -> Select[Any]:
+    return JOBS.where(
+        jobs_table.c.environment == bindparam("environment"),
+        jobs_table.c.fingerprint.in_(bindparam("fingerprints", expanding=True)),
+        wanted,
+    )
+
+
+# Built once: each claim runs them, and building one takes longer than running it.
+_READ_UNFINISHED: Final = _of_fingerprints(jobs_table.c.state.in_(UNFINISHED))
+_READ_FINISHED: Final = _of_fingerprints(
+    or_(
+        jobs_table.c.state == State.STORED,
+        and_(jobs_table.c.state.in_(_ENDED), or_(_OF_RUNS, jobs_table.c.hold_reason.is_not(None), _REJECTED)),
+    )
+)
+_READ_STORED: Final = _of_fingerprints(jobs_table.c.state == State.STORED)
+_READ_STANDING: Final = _of_fingerprints(_STANDING)
+_READ_STANDING_OR_MISSING: Final = _of_fingerprints(or_(_STANDING, _MISSING))
 
 
 def claim_key(item: JobRequest | Job) -> Key:
@@ -32,7 +54,7 @@ def claim_key(item: JobRequest | Job) -> Key:
 
 async def read_unfinished(connection: AsyncConnection, keys: Iterable[Key]) -> dict[Key, Job]:
     """Read the row in progress of each key that has one."""
-    found = await _read(connection, keys, jobs_table.c.state.in_(UNFINISHED))
+    found = await _read(connection, keys, _READ_UNFINISHED)
     return {claim_key(job): job for job in found}
 
 
@@ -43,12 +65,9 @@ async def read_finished(connection: AsyncConnection, job_requests: Collection[Jo
     the quality gates have rejected.
     """
     runs = {run for job_request in job_requests if (run := counting_run(job_request.flow_run_id)) is not None}
-    of_runs = jobs_table.c.flow_run_id.in_([*runs, *(f"{PARTS_PREFIX}{run}" for run in runs)])
-    matters = or_(of_runs, jobs_table.c.hold_reason.is_not(None), _REJECTED)
-    ended = and_(jobs_table.c.state.in_(_ENDED), matters)
-    wanted = or_(jobs_table.c.state == State.STORED, ended)
+    of_runs = [*runs, *(f"{PARTS_PREFIX}{run}" for run in runs)]
     finished: dict[Key, list[Job]] = {}
-    for job in await _read(connection, (claim_key(job_request) for job_request in job_requests), wanted):
+    for job in await _read(connection, map(claim_key, job_requests), _READ_FINISHED, runs=of_runs):
         finished.setdefault(claim_key(job), []).append(job)
     for jobs in finished.values():
         jobs.sort(key=lambda job: job.stored_at or job.created_at, reverse=True)
@@ -58,7 +77,7 @@ async def read_finished(connection: AsyncConnection, job_requests: Collection[Jo
 async def read_stored(connection: AsyncConnection, keys: Iterable[Key]) -> dict[Key, list[Job]]:
     """Read the stored rows of each key, newest first."""
     stored: dict[Key, list[Job]] = {}
-    for job in await _read(connection, keys, jobs_table.c.state == State.STORED):
+    for job in await _read(connection, keys, _READ_STORED):
         stored.setdefault(claim_key(job), []).append(job)
     for jobs in stored.values():
         jobs.sort(key=lambda job: job.stored_at or job.created_at, reverse=True)
@@ -72,9 +91,9 @@ async def read_existing(
 
     With `with_missing` also those that were stored once, and whose file is neither in the store nor at the provider.
     """
-    wanted = or_(_STANDING, _MISSING) if with_missing else _STANDING
+    query = _READ_STANDING_OR_MISSING if with_missing else _READ_STANDING
     existing: dict[Key, list[Job]] = {}
-    for job in await _read(connection, map(claim_key, job_requests), wanted):
+    for job in await _read(connection, map(claim_key, job_requests), query):
         existing.setdefault(claim_key(job), []).append(job)
     for jobs in existing.values():
         jobs.sort(key=lambda job: job.stored_at or job.created_at, reverse=True)
@@ -148,15 +167,14 @@ def count_attempts(jobs: Sequence[Job], job_request: JobRequest) -> int:
     return max(rejected, sum(_is_of_run(job, job_request) for job in ended))
 
 
-async def _read(connection: AsyncConnection, keys: Iterable[Key], wanted: ColumnElement[bool]) -> list[Job]:
+async def _read(connection: AsyncConnection, keys: Iterable[Key], query: Select[Any], **values: Any) -> list[Job]:
     by_environment: dict[str, list[str]] = {}
     for environment, fingerprint in keys:
         by_environment.setdefault(environment, []).append(fingerprint)
     jobs: list[Job] = []
     for environment, fingerprints in by_environment.items():
         for chunk in chunks(fingerprints):
-            found = await connection.execute(
-                JOBS.where(jobs_table.c.environment == environment, jobs_table.c.fingerprint.in_(chunk), wanted)
-            )
+            sought = {"environment": environment, "fingerprints": list(chunk), **values}
+            found = await connection.execute(query, sought)
             jobs.extend(job_from_row(row) for row in found)
     return jobs

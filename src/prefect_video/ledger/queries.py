@@ -44,6 +44,7 @@ def _is_in_progress(state: State, hold_reason: str | None) -> bool | None:
 _BY_GENERATION: Final = JOBS.where(
     jobs_table.c.account == bindparam("at"), jobs_table.c.generation_id == bindparam("sought")
 )
+_BY_IDS: Final = JOBS.where(jobs_table.c.id.in_(bindparam("ids", expanding=True)))
 
 LEFT_OFTEN: Final = 2
 """Number of collections in a row that have left a job for later, from which on it is listed beside what is held."""
@@ -72,11 +73,15 @@ class Queries(LedgerBase):
     async def get_many(self, job_ids: Iterable[str]) -> list[Job]:
         """Read rows by their ids, in the order given; ids that are not in the ledger are left out."""
         wanted = list(dict.fromkeys(job_ids))
-        found: dict[str, Job] = {}
-        async with self._database.reading() as connection:
+
+        async def read(connection: AsyncConnection) -> dict[str, Job]:
+            found: dict[str, Job] = {}
             for chunk in chunks(wanted):
-                rows = await connection.execute(JOBS.where(jobs_table.c.id.in_(chunk)))
+                rows = await connection.execute(_BY_IDS, {"ids": list(chunk)})
                 found.update((job.id, job) for job in readable_rows(rows, job_from_row))
+            return found
+
+        found = await self._database.read(read)
         return [found[job_id] for job_id in wanted if job_id in found]
 
     async def left_state(self, job_ids: Iterable[str], *, out_of: State) -> list[Job]:
@@ -100,25 +105,26 @@ class Queries(LedgerBase):
 
     async def find_generation(self, account: str, generation_id: str) -> Job | None:
         """Find the row of a provider's generation."""
-        async with self._database.reading() as connection:
+
+        async def read(connection: AsyncConnection) -> Job | None:
             named = {"at": account, "sought": generation_id}
             row = (await connection.execute(_BY_GENERATION, named)).one_or_none()
-        return None if row is None else job_from_row(row)
+            return None if row is None else job_from_row(row)
+
+        return await self._database.read(read)
 
     async def find_stored(self, job_requests: Sequence[JobRequest]) -> list[Job | None]:
         """Find the stored row that a claim of each request would return; else None.
 
         Two requests of one fingerprint may have different ones: a clip that was adopted is for its shot alone.
         """
-        async with self._database.reading() as connection:
-            stored = await read_stored(connection, map(claim_key, job_requests))
+        stored = await self._database.read(lambda connection: read_stored(connection, map(claim_key, job_requests)))
         now = datetime.now(UTC)
         return [reusable(stored.get(claim_key(job_request), ()), job_request, now) for job_request in job_requests]
 
     async def find_existing(self, job_requests: Sequence[JobRequest]) -> list[Job | None]:
         """Find the row that a claim of each request would return: stored, in progress or held; else None."""
-        async with self._database.reading() as connection:
-            existing = await read_existing(connection, job_requests)
+        existing = await self._database.read(lambda connection: read_existing(connection, job_requests))
         now = datetime.now(UTC)
         return [
             existing_job(existing.get(claim_key(job_request), ()), job_request, now) for job_request in job_requests
@@ -132,8 +138,7 @@ class Queries(LedgerBase):
         Returns:
             For each request its row, and those rows of the same video whose file is neither here nor at the provider.
         """
-        async with self._database.reading() as connection:
-            found = await read_existing(connection, job_requests, with_missing=True)
+        found = await self._database.read(lambda connection: read_existing(connection, job_requests, with_missing=True))
         now = datetime.now(UTC)
         of_requests = [found.get(claim_key(job_request), []) for job_request in job_requests]
         existing = [existing_job(jobs, wanted, now) for wanted, jobs in zip(job_requests, of_requests, strict=True)]

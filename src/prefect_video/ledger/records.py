@@ -126,6 +126,7 @@ class JobRequest(_Record):
         quality_policy: The quality gates of its project; None for none.
         requester: The client of the service that is charged; None for runs of one's own.
         traceparent: The span that requests it, as W3C's Trace Context writes it; None where nothing is traced.
+        idempotency_key: The requester's bound key that the claim answers; None for none.
     """
 
     fingerprint: str
@@ -150,6 +151,7 @@ class JobRequest(_Record):
     quality_policy: QualityPolicy | None = None
     requester: Requester | None = None
     traceparent: str | None = None
+    idempotency_key: str | None = None
 
     def is_served_by(self, job: Job) -> bool:
         """Tell whether an existing job of this request serves its take, so that nothing else may be bought.

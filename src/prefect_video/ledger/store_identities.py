@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import uuid
 from collections.abc import Collection, Iterable, Mapping
 from datetime import UTC, datetime
@@ -21,11 +22,15 @@ from prefect_video.ledger.tables import JOBS, copies, job_from_row, jobs_table, 
 STORE_LOCK: Final = 0x5669_6465_6F03
 """PostgreSQL advisory lock held while an identity is given to a store, as SQLite has one writer anyway."""
 
+_NEW_SECONDS: Final = 1.0
+"""Time for which an address counts as that of a new store: requests in quick succession share one look around."""
+_STORES: Final = select(stores.c.url, stores.c.store_id)
+
 
 async def read_stores(connection: AsyncConnection) -> dict[str, set[str]]:
     """Read the identities of all stores that were ever used, by their addresses."""
     known: dict[str, set[str]] = {}
-    for row in await connection.execute(select(stores.c.url, stores.c.store_id)):
+    for row in await connection.execute(_STORES):
         known.setdefault(row.url, set()).add(row.store_id)
     return known
 
@@ -38,6 +43,7 @@ class StoreIdentities(LedgerBase):
     ) -> None:
         super().__init__(database, owner, command_option)
         self._seen = {(url, store_id) for url, store_ids in seen.items() for store_id in store_ids}
+        self._new_at: dict[str, float] = {}
 
     async def store_ids(self, url: str) -> set[str]:
         """Return the identities of all stores that were ever used at an address."""
@@ -45,14 +51,24 @@ class StoreIdentities(LedgerBase):
 
     async def by_url(self) -> dict[str, set[str]]:
         """Return the identities of all stores that were ever used, by their addresses."""
-        async with self._database.reading() as connection:
-            known = await read_stores(connection)
+        known = await self._database.read(read_stores)
         self._seen |= {(url, store_id) for url, store_ids in known.items() for store_id in store_ids}
         return known
 
     def has_seen(self, store_id: str, url: str) -> bool:
         """Tell whether this process has read that a store lies at an address; no record of that is ever removed."""
         return (url, store_id) in self._seen
+
+    def was_new(self, url: str) -> bool:
+        """Tell whether an address was found to be that of a new store a moment ago, and none was used there since."""
+        noted_at = self._new_at.get(url)
+        if noted_at is None or time.monotonic() - noted_at > _NEW_SECONDS:
+            return False
+        return all(seen_url != url for seen_url, _ in self._seen)
+
+    def note_new(self, url: str) -> None:
+        """Remember for a moment that no store was ever used at an address, nor lies above or below it."""
+        self._new_at[url] = time.monotonic()
 
     async def move_asset(self, job: Job, asset: Asset, *, store_id: str | None, store: str, detail: str) -> bool:
         """Record the new place of a stored row's file.

@@ -63,8 +63,18 @@ class Transitions(TransitionBase):
             # By the database's clock, by which its age is measured in whichever process.
             return await self._change(connection, job, {"sent_at": await self._database.now(connection)})
 
-    async def record_submitted(self, job_id: str, generation: Generation, *, detail: str | None = None) -> Job:
-        """Record that the provider accepted; again with the same generation it does nothing."""
+    async def record_submitted(
+        self, job_id: str, generation: Generation, *, detail: str | None = None, leave: bool = False
+    ) -> Job:
+        """Record that the provider accepted; again with the same generation it does nothing.
+
+        Args:
+            job_id: The row.
+            generation: What was accepted.
+            detail: For the history.
+            leave: Give up the ownership too: this process does not wait for the end.
+        """
+        left = {"owner": None} if leave else {}
 
         async def record(connection: AsyncConnection) -> Job:
             job = await self._locked(connection, job_id)
@@ -83,6 +93,7 @@ class Transitions(TransitionBase):
                 submitted_at=submitted_at,
                 error_type=None,
                 error_message=None,
+                **left,
                 **drop_none(estimated_completion_at=_estimate_by_own_clock(generation, submitted_at)),
             )
 

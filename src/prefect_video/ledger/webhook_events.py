@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from functools import cached_property
+from typing import Any, Final
 
-from sqlalchemy import Row, and_, delete, select, update
+from sqlalchemy import Row, and_, bindparam, delete, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy.sql.dml import ReturningInsert
 
 from prefect_video.generations import Generation
 from prefect_video.ledger.base import LedgerBase, chunks
@@ -15,6 +18,17 @@ from prefect_video.ledger.row_records import UnreadableValue, readable_rows, rec
 from prefect_video.ledger.tables import webhook_events
 
 _COLUMNS = tuple(webhook_events.c[name] for name in ReceivedEvent.model_fields)
+
+# Built once: a service runs it for each delivery, and building it takes longer than running it.
+_MARK_HANDLED: Final = (
+    update(webhook_events)
+    .where(
+        webhook_events.c.account == bindparam("at"),
+        webhook_events.c.event_id.in_(bindparam("ids", expanding=True)),
+        webhook_events.c.handled_at.is_(None),
+    )
+    .values(handled_at=bindparam("now"))
+)
 
 
 class WebhookEvents(LedgerBase):
@@ -33,17 +47,22 @@ class WebhookEvents(LedgerBase):
             return []
         # In one order everywhere: two receivers that insert the same events must not wait for each other.
         rows = [event.model_dump() for event in sorted(events, key=_key)]
-        async with self._database.writing() as connection:
-            statement = self._database.insert_missing(webhook_events)
-            written = await connection.execute(
-                statement.returning(webhook_events.c.account, webhook_events.c.event_id), rows
-            )
-            added = {(row.account, row.event_id) for row in written}
+
+        async def insert(connection: AsyncConnection) -> set[tuple[str, str]]:
+            written = await connection.execute(self._insert_missing, rows)
+            return {(row.account, row.event_id) for row in written}
+
+        added = await self._database.write(insert)
         fresh: list[bool] = []
         for event in events:
             fresh.append(_key(event) in added)
             added.discard(_key(event))
         return fresh
+
+    @cached_property
+    def _insert_missing(self) -> ReturningInsert[Any]:
+        identity = (webhook_events.c.account, webhook_events.c.event_id)
+        return self._database.insert_missing(webhook_events).returning(*identity)
 
     async def pending_events(
         self, accounts: Collection[str], *, since: datetime, limit: int = 500
@@ -71,21 +90,16 @@ class WebhookEvents(LedgerBase):
         by_account: dict[str, list[str]] = {}
         for event in events:
             by_account.setdefault(event.account, []).append(event.event_id)
-        marked = 0
-        async with self._database.writing() as connection:
+
+        async def mark(connection: AsyncConnection) -> int:
+            marked, now = 0, datetime.now(UTC)
             for account, event_ids in by_account.items():
                 for chunk in chunks(event_ids):
-                    changed = await connection.execute(
-                        update(webhook_events)
-                        .where(
-                            webhook_events.c.account == account,
-                            webhook_events.c.event_id.in_(chunk),
-                            webhook_events.c.handled_at.is_(None),
-                        )
-                        .values(handled_at=datetime.now(UTC))
-                    )
-                    marked += changed.rowcount
-        return marked
+                    sought = {"at": account, "ids": list(chunk), "now": now}
+                    marked += (await connection.execute(_MARK_HANDLED, sought)).rowcount
+            return marked
+
+        return await self._database.write(mark)
 
     async def stash_generation(self, event: ReceivedEvent, generation: Generation) -> None:
         """Keep what the provider reported for the process that fetches the video by `pop_generation`."""

@@ -51,7 +51,9 @@ async def release(ledger: Ledger, number: int) -> Job:
 async def bind(ledger: Ledger, key: str, job: Job | None) -> None:
     await ledger.idempotency.bind_key(key, "digest", account="sora-1", environment="production")
     if job:
-        await ledger.idempotency.answer_key(key, job.id, environment="production")
+        async with ledger._database.writing() as connection:
+            answered = update(idempotency_keys).where(idempotency_keys.c.key == key)
+            await connection.execute(answered.values(job_id=job.id))
 
 
 async def ids_of(ledger: Ledger, jobs: Sequence[Job]) -> list[bool]:

@@ -9,10 +9,12 @@ from typing import Any
 
 import httpx
 import pytest
+from sqlalchemy import select, update
 
 from prefect_video.emulator import Emulator
 from prefect_video.errors import IdempotencyKeyReused, InvalidInput
 from prefect_video.ledger import Ledger, State
+from prefect_video.ledger.tables import idempotency_keys
 from prefect_video.providers.sora.provider import SoraProvider
 from prefect_video.service.jobs.bodies import GenerateBody
 from prefect_video.service.jobs.service import JobService
@@ -177,7 +179,7 @@ async def test_two_services_with_other_first_accounts_pay_for_a_key_once(either:
     assert provider.usage()["accepted"] == 1
 
 
-async def test_a_service_that_dies_before_it_answers_a_key_leaves_its_job_to_the_key(
+async def test_a_service_that_dies_before_it_answers_leaves_its_job_to_the_key(
     environment: Path, provider: Emulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It has claimed the job; when that has failed, the key must not pay for another."""
@@ -190,11 +192,15 @@ async def test_a_service_that_dies_before_it_answers_a_key_leaves_its_job_to_the
     async with own, another:
         service = JobService(Sessions((own, another)), collect=True)
         with monkeypatch.context() as patch:
-            patch.setattr(own.ledger.idempotency, "answer_key", die)
+            patch.setattr(service, "_request_callback", die)
             with pytest.raises(asyncio.CancelledError):
                 await service.create(BODY, key="r-1")
         (job,) = await own.ledger.jobs.find()
         await own.ledger.claims.release_ownership([job.id])
+        async with own.ledger._database.writing() as connection:
+            assert (await connection.execute(select(idempotency_keys.c.job_id))).scalars().all() == [job.id]
+            # The answer is lost as well: the job is recorded under its key.
+            await connection.execute(update(idempotency_keys).values(job_id=None))
         # The restarted service has another account first, and only that one at all in the end.
         for accounts in ((another, own), (another,)):
             restarted = JobService(Sessions(accounts), collect=True)

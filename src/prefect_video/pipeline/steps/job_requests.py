@@ -25,6 +25,7 @@ class ClaimOptions:
         flow_run_id: The run that claims, within which attempts are counted.
         accepts_store: Take the store as it is, although the ledger knows another one at its address.
         requester: The client of the service that is charged.
+        idempotency_key: Its bound key that the claim answers.
     """
 
     refresh: bool = False
@@ -32,6 +33,7 @@ class ClaimOptions:
     flow_run_id: str | None = None
     accepts_store: bool = False
     requester: Requester | None = None
+    idempotency_key: str | None = None
 
 
 async def build_project_job_requests(
@@ -90,6 +92,7 @@ def build_job_requests(
             quality_policy=project.quality,
             requester=options.requester,
             traceparent=current_traceparent(),
+            idempotency_key=options.idempotency_key,
         )
         for take in range(1, shot.takes + 1)
     ]

@@ -32,6 +32,8 @@ async def check_store(ledger: Ledger, store: Store, name: str | None = None) -> 
     found = await store.read_identity()
     if found is not None and ledger.stores.has_seen(found, store.url):
         return found
+    if found is None and ledger.stores.was_new(store.url):
+        return None
     known = await _known_ids(ledger, store)
     if known and found is None:
         # It may have been marked since: of processes that begin at once, the first to publish marks a new store.
@@ -44,6 +46,7 @@ async def check_store(ledger: Ledger, store: Store, name: str | None = None) -> 
         )
     if found is None and not known:
         await _refuse_other_root(ledger, store)
+        ledger.stores.note_new(store.url)
     return found
 
 

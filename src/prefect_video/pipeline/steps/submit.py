@@ -81,8 +81,14 @@ class _SubmitRetry:
 
 
 @traced_step("submit")
-async def submit(session: Session, job: Job, *, task_run_id: str | None = None) -> Job:
+async def submit(session: Session, job: Job, *, task_run_id: str | None = None, leave: bool = False) -> Job:
     """Bring a reserved or unanswered job to submitted, with at most one accepted payment.
+
+    Args:
+        session: The account that sends it.
+        job: The job.
+        task_run_id: The task run that sends it.
+        leave: Give up the ownership of the job once it is accepted: this process does not wait for its end.
 
     Returns:
         The job, submitted or further on.
@@ -126,7 +132,7 @@ async def submit(session: Session, job: Job, *, task_run_id: str | None = None) 
         # Made by the claim already, but where this process resumes a job that another one has claimed.
         await require_writable(session)
         try:
-            job = await _send(session, job, task_run_id)
+            job = await _send(session, job, task_run_id, leave)
         except (RequestRejected, ProviderUnavailable) as error:
             delay = patience.delay(error)
             if delay is None:
@@ -140,7 +146,7 @@ async def submit(session: Session, job: Job, *, task_run_id: str | None = None) 
     return raise_if_ended(job)
 
 
-async def _send(session: Session, job: Job, task_run_id: str | None) -> Job:
+async def _send(session: Session, job: Job, task_run_id: str | None, leave: bool) -> Job:
     # A shot that waits for its turn to be sent is not urgent.
     session.step_priority.end_urgent(job.id)
     await session.rate_limiter.acquire()
@@ -181,7 +187,7 @@ async def _send(session: Session, job: Job, task_run_id: str | None) -> Job:
         raise
     session.notify(SessionEvent.ANSWERED, job)
     # Shielded: the id of what was just paid is lost if this is cancelled.
-    recorded = await shielded(record_submit(session, job, generation))
+    recorded = await shielded(record_submit(session, job, generation, leave=leave))
     await session.remind_of_old_key()
     return recorded
 

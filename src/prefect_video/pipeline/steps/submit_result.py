@@ -35,8 +35,14 @@ _AGAIN_LIMIT_SECONDS: Final = 5.0
 _ENDED: Final = {Status.CANCELLED: State.CANCELLED, Status.FAILED: State.FAILED}
 
 
-async def record_submit(session: Session, job: Job, generation: Generation) -> Job:
+async def record_submit(session: Session, job: Job, generation: Generation, *, leave: bool = False) -> Job:
     """Record an accepted generation, before anything else that could fail.
+
+    Args:
+        session: The account that it was accepted at.
+        job: The job that it was sent for.
+        generation: The provider's answer.
+        leave: Give up the ownership of the job in the same step.
 
     Returns:
         The job afterwards: another owner may have moved it meanwhile.
@@ -46,7 +52,7 @@ async def record_submit(session: Session, job: Job, generation: Generation) -> J
         LedgerError: It could not be recorded; the message names the generation's id.
     """
     try:
-        job = await _record_with_retries(session, job, generation)
+        job = await _record_with_retries(session, job, generation, leave)
     except InvalidTransition as error:
         job = await _handle_lost_ownership(session, job, generation, error)
     else:
@@ -58,14 +64,14 @@ async def record_submit(session: Session, job: Job, generation: Generation) -> J
     return job
 
 
-async def _record_with_retries(session: Session, job: Job, generation: Generation) -> Job:
+async def _record_with_retries(session: Session, job: Job, generation: Generation, leave: bool) -> Job:
     """Record a generation, again and again for a while: a busy ledger must not lose the id of what was paid."""
     clock = asyncio.get_running_loop().time
     give_up = clock() + _KEEP_SECONDS
     delay = _AGAIN_SECONDS
     while True:
         try:
-            return await session.ledger.jobs.record_submitted(job.id, generation)
+            return await session.ledger.jobs.record_submitted(job.id, generation, leave=leave)
         except LedgerUnavailable as error:
             message = (
                 f"shot {job.shot.id!r}: {generation.provider} has accepted it as generation {generation.id}, which is"

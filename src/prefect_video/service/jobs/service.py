@@ -147,28 +147,34 @@ class JobService:
         if key is not None:
             # The key is bound before the claim: a second request with it must find the first one, whatever happens
             # next. It belongs to its own account, which another default account must not pay for again.
-            bound = await self.bind_key(session, key, body.digest, requester)
-            if (answer := await _find_answer(session, bound, job_request.flow_run_id)) is not None:
-                await self._resume_unsent(answer)
-                await self._request_callback(body, answer, requester)
-                return self.build_view(answer), "stored" if answer.state is State.STORED else "joined"
+            run = job_request.flow_run_id
+            bound = await self.bind_key(session, key, body.digest, requester, flow_run_id=run)
+            if bound.answer is not None:
+                await self._resume_unsent(bound.answer)
+                await self._request_callback(body, bound.answer, requester)
+                return self.build_view(bound.answer), "stored" if bound.answer.state is State.STORED else "joined"
             if bound.account != session.provider.account.id:
                 session = self._find_bound_session(bound, key)
                 job_request = await _build_job_request(session, project, body.take, key, requester)
         await find_assets(session, [job_request])
         (claim,) = await claim_shots(session, [job_request], budgets=project_budgets(session, project), partial=False)
         job = _require_job(claim)
-        if key is not None:
-            name = requester.name if requester else ""
-            await self._ledger.idempotency.answer_key(key, job.id, environment=self.environment, requester=name)
         await self._request_callback(body, job, requester)
         if claim.kind is ClaimOutcome.ACQUIRED:
             await self._start(session, job)
         outcomes: dict[ClaimOutcome, Outcome] = {ClaimOutcome.ACQUIRED: "accepted", ClaimOutcome.STORED: "stored"}
         return self.build_view(job), outcomes.get(claim.kind, "joined")
 
-    async def bind_key(self, session: Session, key: str, digest: str, requester: Requester | None) -> BoundKey:
-        """Bind a key to a request and an account, where it is not bound yet.
+    async def bind_key(
+        self,
+        session: Session,
+        key: str,
+        digest: str,
+        requester: Requester | None,
+        *,
+        flow_run_id: str | None = None,
+    ) -> BoundKey:
+        """Bind a key to a request and an account, where it is not bound yet; find the job that it was answered with.
 
         Raises:
             IdempotencyKeyReused: The key was used for another request.
@@ -179,6 +185,7 @@ class JobService:
             account=session.provider.account.id,
             environment=self.environment,
             requester=requester.name if requester else "",
+            flow_run_id=flow_run_id,
         )
 
     async def find(self, job_id: str) -> JobView | None:
@@ -402,21 +409,10 @@ async def _build_job_request(
             ttl_seconds=session.settings.ttl_seconds,
             flow_run_id=f"{REQUEST_PREFIX}{own_key or uuid.uuid4()}",
             requester=requester,
+            idempotency_key=key,
         ),
     )
     return job_requests[take - 1]
-
-
-async def _find_answer(session: Session, bound: BoundKey, flow_run_id: str | None) -> Job | None:
-    """Return the job that a key was answered with before; also the one of a process that died before it said so.
-
-    A released job is none: nothing was accepted for it, so that its key may be sent again.
-    """
-    ledger = session.ledger
-    own = await ledger.jobs.find(flow_run_id=flow_run_id, limit=None)
-    claimed = [job for job in own if job.environment == session.settings.environment]
-    answered = [await ledger.jobs.get(bound.job_id)] if bound.job_id else []
-    return next((job for job in (*answered, *claimed) if job.state is not State.RELEASED), None)
 
 
 async def _send(session: Session, job: Job, precedence: RequestPrecedence) -> None:
@@ -428,28 +424,29 @@ async def _send(session: Session, job: Job, precedence: RequestPrecedence) -> No
             await precedence.wait_until_idle()
             if job.state is State.RESERVED:
                 job = await screen_prompt(session, job)
-            await _submit(session, job)
+            job = await _submit(session, job)
     except VideoError as error:
         logger.warning("%s/%s: %s", job.project, job.shot.id, error)
         failure = error
         # What was rejected has had a slot.
         session.slot_released.set()
     finally:
-        # On cancellation too: without an owner the job is resumed at once instead of after the lease has expired.
-        try:
-            await abandon(session, job.id, failure)
-        except LedgerError as error:
-            logger.error(
-                "job %s: its ownership cannot be released before this process ends: %s",
-                job.id,
-                error,
-            )
+        if job.owner is not None:
+            # On cancellation too: without an owner the job is resumed at once instead of after the lease has expired.
+            try:
+                await abandon(session, job.id, failure)
+            except LedgerError as error:
+                logger.error(
+                    "job %s: its ownership cannot be released before this process ends: %s",
+                    job.id,
+                    error,
+                )
 
 
-async def _submit(session: Session, job: Job) -> None:
-    """Submit a job; one that an exhausted quota holds back is released."""
+async def _submit(session: Session, job: Job) -> Job:
+    """Submit a job, and leave it once it is accepted; one that an exhausted quota holds back is released."""
     try:
-        await submit(session, job)
+        return await submit(session, job, leave=True)
     except QuotaExhausted as error:
         # Held back by this process or rejected by the provider: the client gets the same answer.
         await session.ledger.jobs.release_reservation(job.id, error)
