@@ -150,7 +150,7 @@ class Database:
         # SQLite has one writer at a time. Our own coroutines queue here, in order, instead of polling the file, and
         # commit together. PostgreSQL itself flushes the commits of several connections at once; in one transaction
         # they would hold one another's locks.
-        self._group_commit = GroupCommit(self._writer.begin) if self.is_sqlite else None
+        self._group_commit = GroupCommit(self._writer) if self.is_sqlite else None
         self.parallel_writes = 1 if self.is_sqlite else location.pool.largest
         self._turn = asyncio.Semaphore(self.parallel_writes)
 

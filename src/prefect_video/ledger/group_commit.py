@@ -1,38 +1,39 @@
 """Group commit: write transactions that wait for one another share one transaction, and so one wait for the disk.
 
 What is queued while a transaction is committed goes into the next one, each write within a savepoint of its own: one
-that fails is taken back alone. A caller returns only after the commit that makes its write durable.
+that fails is taken back alone. A caller returns only after the commit that makes its write durable. Writes that are
+given as statements (`run`) need one visit to the thread of the file together, from the beginning to the commit.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from contextvars import copy_context
 from typing import Any, Final, TypeVar
 
 from sqlalchemy import CursorResult, Executable
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncTransaction
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncTransaction
 
 from prefect_video._shield import shielded
-from prefect_video.ledger.sqlite_driver import Statements, run_in_one_visit
+from prefect_video.ledger.sqlite_driver import Statements, complete, run_in_one_visit
 
 MOST_AT_ONCE: Final = 50
 """Writes in one transaction: other processes wait for all of them."""
 
 Result = TypeVar("Result")
-Begin = Callable[[], AbstractAsyncContextManager[AsyncConnection]]
 
 
 class GroupCommit:
     """A queue of writes for a database that has one writer at a time; belongs to one event loop.
 
     Args:
-        begin: Opens a transaction that is committed at the end, or rolled back on any error.
+        engine: Opens connections whose transactions are those of writers from the beginning.
     """
 
-    def __init__(self, begin: Begin) -> None:
-        self._begin = begin
+    def __init__(self, engine: AsyncEngine) -> None:
+        self._engine = engine
         self._waiting: list[_Write] = []
         self._writing: asyncio.Task[None] | None = None
 
@@ -43,7 +44,9 @@ class GroupCommit:
         Raises:
             Exception: The transaction could not begin or be committed; nothing of it is in the database.
         """
-        async with self._turn() as (write, connection):
+        write = _Write()
+        async with self._turn(write) as connection:
+            assert connection is not None
             if write.is_one_of_several:
                 write.savepoint = await shielded(_begin_savepoint(connection))
             yield connection
@@ -51,26 +54,36 @@ class GroupCommit:
     async def run(self, statements: Statements[Result]) -> Result:
         """Write as `write` does, with all statements in one visit to the thread of the file.
 
+        A caller that is cancelled in the meantime waits for the end. What it writes is taken back, unless all its
+        statements were run by then.
+
         Raises:
             Exception: The transaction could not begin or be committed; nothing of it is in the database.
         """
-        async with self._turn() as (write, connection):
+        write = _Write()
+        results: list[Result] = []
 
-            async def run_all(connection: AsyncConnection) -> Result:
-                if write.is_one_of_several:
-                    write.savepoint = await connection.begin_nested()
-                return await statements(connection)
+        async def run_all(connection: AsyncConnection) -> None:
+            if write.is_one_of_several:
+                write.savepoint = await connection.begin_nested()
+            results.append(await statements(connection))
 
-            return await run_in_one_visit(connection, run_all)
+        write.statements = run_all
+        async with self._turn(write) as connection:
+            if connection is None:
+                await write.end_of_statements
+            else:
+                await run_in_one_visit(connection, run_all)
+        return results[0]
 
     @asynccontextmanager
-    async def _turn(self) -> AsyncIterator[tuple[_Write, AsyncConnection]]:
-        write = _Write()
+    async def _turn(self, write: _Write) -> AsyncIterator[AsyncConnection | None]:
+        """Queue a write; yield the connection for it, None where its statements are being run."""
         self._waiting.append(write)
         if self._writing is None or self._writing.done():
             self._start()
         try:
-            yield write, await write.turn
+            yield await write.turn
         except BaseException:
             # Waited for: a caller that tries again must not meet what is still being taken back.
             write.end(keep=False)
@@ -102,9 +115,12 @@ class GroupCommit:
         """Let each write of a group have its turn in one transaction, and tell all of them how that has ended."""
         try:
             # Callers that were cancelled while they waited need no transaction.
-            if not all(write.turn.done() for write in group):
-                async with self._begin() as connection:
-                    await _run_group(connection, group)
+            if waiting := [write for write in group if not write.turn.done()]:
+                if all(write.statements for write in waiting):
+                    await self._write_in_one_visit(waiting)
+                else:
+                    async with self._engine.begin() as connection:
+                        await _run_group(connection, waiting)
         except Exception as error:  # noqa: BLE001  raised by each of them; this task must go on
             for write in group:
                 write.settle(error)
@@ -112,28 +128,60 @@ class GroupCommit:
             for write in group:
                 # Cancelled itself, this task settles nothing any more: its callers must not wait for it.
                 write.turn.cancel()
+                write.end_of_statements.cancel()
                 write.outcome.cancel()
             raise
         for write in group:
             write.settle()
+
+    async def _write_in_one_visit(self, group: list[_Write]) -> None:
+        for write in group:
+            write.is_one_of_several = len(group) > 1
+            write.turn.set_result(None)
+        async with self._engine.connect() as connection:
+            errors = await run_in_one_visit(connection, lambda connection: _complete_group(connection, group))
+        for write, error in zip(group, errors, strict=True):
+            write.settle(error)
+
+
+class _EndOfStatements(asyncio.Future[None]):
+    """End of a write's statements, which run in the thread of the file while its caller waits.
+
+    Attributes:
+        is_given_up: The caller was cancelled; the thread sees it at once, and not when the event loop comes to it.
+    """
+
+    is_given_up = False
+
+    def cancel(self, msg: Any = None) -> bool:
+        """Give the write up."""
+        self.is_given_up = True
+        return super().cancel(msg)
 
 
 class _Write:
     """A write in the queue.
 
     Attributes:
-        turn: Resolves to the connection when it is this write's turn; cancelled with its caller.
+        turn: Resolves to the connection when it is this write's turn, to None where its statements are being run;
+            cancelled with its caller.
         outcome: Resolves to None when the write is durable or taken back, else to why it is not in the database.
         is_one_of_several: It shares its transaction, and begins with a savepoint.
         savepoint: That one; None as long as nothing was written.
+        statements: What it writes, its savepoint included; None where its caller uses the connection.
+        end_of_statements: Resolves with the outcome, where the statements are run in the group's visit.
+        context: The caller's context, to which belongs what the statements log.
     """
 
     def __init__(self) -> None:
         loop = asyncio.get_running_loop()
-        self.turn: asyncio.Future[AsyncConnection] = loop.create_future()
+        self.turn: asyncio.Future[AsyncConnection | None] = loop.create_future()
         self.outcome: asyncio.Future[Exception | None] = loop.create_future()
         self.is_one_of_several = False
         self.savepoint: AsyncTransaction | None = None
+        self.statements: Statements[None] | None = None
+        self.context = copy_context()
+        self.end_of_statements = _EndOfStatements(loop=loop)
         self._is_kept: asyncio.Future[bool] = loop.create_future()
 
     async def run(self, connection: AsyncConnection) -> bool:
@@ -156,6 +204,8 @@ class _Write:
             self.turn.set_exception(error)
         if not self.outcome.done():
             self.outcome.set_result(error)
+        if not self.end_of_statements.done():
+            self.end_of_statements.set_result(None)
 
 
 class _Uninterrupted(AsyncConnection):
@@ -181,6 +231,43 @@ async def _run_group(connection: AsyncConnection, group: list[_Write]) -> None:
                 await written.rollback()
             # Settled at once: it has nothing to wait for in the others' commit.
             write.settle()
+
+
+async def _complete_group(connection: AsyncConnection, group: list[_Write]) -> list[Exception | None]:
+    """Run the statements of all writes of a group in one transaction, in the thread of its file.
+
+    Returns:
+        For each write, in order, the error for which it was taken back; None where it is durable.
+    """
+    transaction = await connection.begin()
+    errors: list[Exception | None] = []
+    try:
+        for write in group:
+            errors.append(await _run_statements(connection, write))
+        if transaction.is_active:
+            await transaction.commit()
+    except BaseException:
+        await transaction.rollback()
+        raise
+    return errors
+
+
+async def _run_statements(connection: AsyncConnection, write: _Write) -> Exception | None:
+    """Run the statements of one write; take them back, and return why, where they fail or are given up."""
+    assert write.statements is not None
+    error: Exception | None = None
+    if write.end_of_statements.is_given_up:
+        return None
+    try:
+        write.context.run(complete, write.statements(connection))
+    except Exception as failure:  # noqa: BLE001  raised by its caller; the others are not concerned
+        error = failure
+    if error is not None or write.end_of_statements.is_given_up:
+        # Alone it has the whole transaction; without its savepoint it has written nothing.
+        written = write.savepoint if write.is_one_of_several else connection.get_transaction()
+        if written is not None:
+            await written.rollback()
+    return error
 
 
 async def _begin_savepoint(connection: AsyncConnection) -> AsyncTransaction:

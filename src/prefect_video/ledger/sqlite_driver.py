@@ -127,7 +127,7 @@ class Connection:
         Raises:
             RuntimeError: It awaits something else.
         """
-        return await self._thread.run(_complete, statements)
+        return await self._thread.run(complete, statements)
 
     def _open(self) -> None:
         location = self._location
@@ -201,7 +201,12 @@ class Cursor:
             cursor.close()
 
 
-def _complete(coroutine: Coroutine[Any, Any, Result]) -> Result:
+def complete(coroutine: Coroutine[Any, Any, Result]) -> Result:
+    """Run a coroutine that awaits nothing but a connection of this thread.
+
+    Raises:
+        RuntimeError: It awaits something else.
+    """
     try:
         coroutine.send(None)
     except StopIteration as end:

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+from contextvars import ContextVar
 from pathlib import Path
+from typing import Any
 
+import pytest
 from sqlalchemy import event, text
+from sqlalchemy.ext.asyncio import AsyncConnection
 
+from prefect_video._dedicated_thread import DedicatedThread
 from prefect_video.errors import InvalidTransition
 from prefect_video.ledger.database import Database
 from prefect_video.ledger.group_commit import MOST_AT_ONCE
@@ -105,3 +110,39 @@ async def test_a_caller_that_is_cancelled_leaves_the_others_whole(database: Data
     outcomes = await asyncio.gather(before, cancelled, *after, return_exceptions=True)
     assert [type(outcome) for outcome in outcomes] == [type(None), *[asyncio.CancelledError] * 2, type(None)]
     assert committed(ledger_file) == {1, 3}
+
+
+async def test_the_statements_of_writes_that_wait_share_a_visit_and_each_fails_alone(
+    database: Database, ledger_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    submit = DedicatedThread._submit
+    visits: list[object] = []
+
+    def count_and_submit(thread: DedicatedThread, function: Any, *arguments: Any) -> asyncio.Future[Any]:
+        visits.append(function)
+        return submit(thread, function, *arguments)
+
+    caller: ContextVar[int] = ContextVar("caller")
+
+    async def write(number: int) -> int:
+        caller.set(number)
+
+        async def insert(connection: AsyncConnection) -> int:
+            await connection.execute(text("INSERT INTO shots VALUES (:number)"), {"number": caller.get()})
+            if number == 5:
+                raise ValueError("its caller's own error")
+            return number
+
+        return await database.write(insert)
+
+    await write(0)
+    monkeypatch.setattr(DedicatedThread, "_submit", count_and_submit)
+    writing = [asyncio.create_task(write(number)) for number in (1, 5, 2, 1, 4, 3)]
+    await asyncio.sleep(0)
+    writing[4].cancel()
+    outcomes = await asyncio.gather(*writing, return_exceptions=True)
+    assert [outcome if isinstance(outcome, int) else type(outcome) for outcome in outcomes] == [
+        *(1, ValueError, 2, InvalidTransition, asyncio.CancelledError, 3)
+    ]
+    assert committed(ledger_file) == {0, 1, 2, 3}
+    assert len(visits) == 1

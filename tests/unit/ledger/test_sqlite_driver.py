@@ -242,7 +242,7 @@ async def test_a_transaction_is_run_in_one_visit_to_the_thread(
 
     monkeypatch.setattr(DedicatedThread, "_submit", count_and_submit)
     await database.write(insert_pair)
-    assert len(visits) == 3  # to begin, for both statements, and to commit
+    assert len(visits) == 1  # from the beginning to the commit
     assert rows(ledger_file) == [(1, "a"), (1, "b")]
 
 
