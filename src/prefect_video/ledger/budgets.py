@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any, Final, Literal
 
-from sqlalchemy import ColumnElement, Integer, String, and_, case, func, literal, select
+from sqlalchemy import ColumnElement, Integer, Row, String, and_, bindparam, case, func, literal, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from prefect_video.assets import MANUAL
@@ -16,7 +16,7 @@ from prefect_video.ledger.amounts import usd, usd_sum
 from prefect_video.ledger.base import LedgerBase, chunks
 from prefect_video.ledger.late_reservations import find_abandoned
 from prefect_video.ledger.records import Budget, BudgetUsage, JobRequest, Requester, SpendRow, State
-from prefect_video.ledger.tables import jobs_table, rounded
+from prefect_video.ledger.tables import committed_sums, jobs_table, rounded
 
 _RESERVED: Final = (State.RESERVED, State.SUBMITTING, State.UNKNOWN, State.SUBMITTED)
 _SPENT: Final = (
@@ -62,6 +62,29 @@ _unpriced_reserved: Final = and_(_unpriced, jobs_table.c.state.in_(_RESERVED))
 def count(condition: ColumnElement[bool]) -> ColumnElement[int]:
     """Count the rows of a group that meet a condition."""
     return func.coalesce(func.sum(case((condition, literal(1, Integer)), else_=literal(0, Integer)), type_=Integer), 0)
+
+
+_JOB_SUMS: Final = select(spent_usd, reserved_usd, count(counted), count(_unpriced), count(_unpriced_reserved)).where(
+    jobs_table.c.state != State.RELEASED
+)
+"""Sums of jobs; the triggers of the schema keep the same of all of them, by month and scope."""
+
+_kept = committed_sums.c
+_KEPT_SUMS: Final = select(
+    func.sum(_kept.spent_usd),
+    func.sum(_kept.reserved_usd),
+    func.sum(_kept.videos),
+    func.sum(_kept.unpriced),
+    func.sum(_kept.unpriced_reserved),
+).where(_kept.scope == bindparam("of_scope"), _kept.name == bindparam("named"), _kept.month >= bindparam("since"))
+_SUMS: Final = ("spent_usd", "reserved_usd", "videos", "unpriced", "unpriced_reserved")
+_ADD_UP: Final = text(
+    f"WITH parts AS (DELETE FROM committed_sums WHERE part <> 0 RETURNING *)"
+    f" INSERT INTO committed_sums (scope, name, month, part, {', '.join(_SUMS)})"
+    f" SELECT scope, name, month, 0, {', '.join(f'SUM({name})' for name in _SUMS)} FROM parts"
+    f" GROUP BY scope, name, month ON CONFLICT (scope, name, month, part) DO UPDATE"
+    f" SET {', '.join(f'{name} = committed_sums.{name} + excluded.{name}' for name in _SUMS)}"
+)
 
 
 def amount_column(value: Any) -> Decimal:
@@ -210,20 +233,34 @@ async def read_usage(
         now: The time.
         without: Ids of jobs that do not count.
     """
-    conditions = [jobs_table.c.state != State.RELEASED, _scope(budget, key, now)]
-    conditions += [jobs_table.c.id.not_in(chunk) for chunk in chunks(without)]
-    sums = select(spent_usd, reserved_usd, count(counted), count(_unpriced), count(_unpriced_reserved))
-    found = await connection.execute(sums.where(*conditions))
-    spent, reserved, videos, unpriced, unpriced_reserved = found.one()
+    sought = {
+        "of_scope": "account" if budget.scope == "plan" else budget.scope,
+        "named": key,
+        "since": "" if budget.scope in ("project", "account") else f"{beginning_of_month(now):%Y-%m}",
+    }
+    sums = _read_sums((await connection.execute(_KEPT_SUMS, sought)).one())
+    for chunk in chunks(without):
+        left_out = _JOB_SUMS.where(jobs_table.c.id.in_(chunk), _scope(budget, key, now))
+        not_counted = _read_sums((await connection.execute(left_out)).one())
+        sums = {name: amount - not_counted[name] for name, amount in sums.items()}
     return BudgetUsage(
         budget=budget,
         name=_name(budget, key, now),
-        spent_usd=amount_column(spent),
-        reserved_usd=amount_column(reserved),
-        videos=int(videos),
-        unpriced=int(unpriced),
-        unpriced_reserved=int(unpriced_reserved),
+        spent_usd=sums["spent_usd"],
+        reserved_usd=sums["reserved_usd"],
+        videos=int(sums["videos"]),
+        unpriced=int(sums["unpriced"]),
+        unpriced_reserved=int(sums["unpriced_reserved"]),
     )
+
+
+def _read_sums(row: Row[Any]) -> dict[str, Decimal]:
+    return {name: Decimal(value or 0) for name, value in zip(_SUMS, row, strict=True)}
+
+
+async def add_up_sums(connection: AsyncConnection) -> None:
+    """Add up the parts that transactions on PostgreSQL have added to the kept sums; in the turn of a claim."""
+    await connection.execute(_ADD_UP)
 
 
 def requester_budgets(requesters: Iterable[Requester | None]) -> tuple[Budget, ...]:

@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from prefect_video._shield import shielded
 from prefect_video.ledger.account_keys import require_former_name
 from prefect_video.ledger.base import LedgerBase, chunks
-from prefect_video.ledger.budgets import Limits, beginning_of_month
+from prefect_video.ledger.budgets import Limits, add_up_sums, beginning_of_month
 from prefect_video.ledger.database import Database
 from prefect_video.ledger.existing_jobs import (
     Key,
@@ -157,6 +157,8 @@ class Claims(LedgerBase):
         keys: Collection[str],
     ) -> ClaimBatch:
         await wait_for_turn(self._database, connection)
+        if not self._database.is_sqlite:
+            await add_up_sums(connection)
         self._database.require_file()
         now = datetime.now(UTC)
         # In this order: a row may become stored between the two queries, never unfinished again.

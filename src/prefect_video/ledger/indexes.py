@@ -11,6 +11,7 @@ from sqlalchemy import Index
 from prefect_video.ledger.records import UNFINISHED, State
 from prefect_video.ledger.tables import (
     callbacks,
+    committed_sums,
     history,
     idempotency_keys,
     jobs_table,
@@ -64,7 +65,7 @@ Index("ix_jobs_flow_run", jobs_table.c.flow_run_id)
 Index("ix_jobs_sent", jobs_table.c.account, jobs_table.c.sent_at)
 Index("ix_jobs_submitted", jobs_table.c.account, jobs_table.c.submitted_at)
 
-# The three indexes that budgets are summed over hold the amounts too, so that no row need be read.
+# The indexes that reports are summed over hold the amounts too, so that no row need be read.
 for _name, _scope in (
     ("ix_jobs_project", jobs_table.c.project),
     ("ix_jobs_account", jobs_table.c.account),
@@ -91,6 +92,9 @@ Index("ix_history_job", history.c.job_id)
 Index("ix_idempotency_keys_job", idempotency_keys.c.job_id)
 _sending = history.c.to_state == State.SUBMITTING
 Index("ix_history_sending", history.c.at, sqlite_where=_sending, postgresql_where=_sending)
+
+_not_added_up = committed_sums.c.part != 0
+Index("ix_committed_sums_parts", committed_sums.c.part, sqlite_where=_not_added_up, postgresql_where=_not_added_up)
 
 _pending = webhook_events.c.handled_at.is_(None)
 Index("ix_webhook_events_generation", webhook_events.c.account, webhook_events.c.generation_id)

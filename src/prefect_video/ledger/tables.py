@@ -327,6 +327,25 @@ callbacks = Table(
 )
 """Addresses that clients of the service want to be called at when a job or a project has ended."""
 
+committed_sums = Table(
+    "committed_sums",
+    metadata,
+    Column("scope", String, primary_key=True),
+    Column("name", String, primary_key=True),
+    Column("month", String, primary_key=True),
+    Column("part", BigInteger, primary_key=True, autoincrement=False),
+    Column("spent_usd", Money, nullable=False),
+    Column("reserved_usd", Money, nullable=False),
+    Column("videos", BigInteger, nullable=False),
+    Column("unpriced", BigInteger, nullable=False),
+    Column("unpriced_reserved", BigInteger, nullable=False),
+)
+"""What is committed in each calendar month: as a whole, and for each account, environment, project and requester.
+
+Triggers of the database change it with each row of `jobs`, in the same transaction, and nothing else does. A sum is
+that of its parts: on PostgreSQL each transaction adds one of its own, and the next claim adds those up into part 0.
+"""
+
 JOB_COLUMNS: Final = tuple(jobs_table.c[name] for name in Job.model_fields)
 JOBS: Final = select(*JOB_COLUMNS)
 """Start of every query for whole rows, built once: building it costs more than running it."""

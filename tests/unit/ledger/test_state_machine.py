@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+import sqlite3
 import tempfile
 from collections.abc import Coroutine
+from contextlib import closing
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,6 +19,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from prefect_video.errors import InvalidTransition
 from prefect_video.ledger import TRANSITIONS, UNFINISHED, Budget, Job, Ledger, State
 from prefect_video.ledger.cost_bound import CostBound
+from tests.support.committed_sums import JOBS, KEPT, kept_sums, sums_anew
 from tests.support.ledger_model import ENDED, SENT, Model, Row
 from tests.support.records import a_generation, a_request, an_asset, begin_submit
 
@@ -274,6 +277,11 @@ class LedgerMachine(RuleBasedStateMachine):
             )
             assert budget.committed_usd == self.model.committed(project)
             assert budget.videos == self.model.videos(project)
+
+    @invariant()
+    def kept_sums_are_those_of_the_jobs(self) -> None:
+        with closing(sqlite3.connect(self.folder / "ledger.db")) as connection:
+            assert kept_sums(connection.execute(KEPT)) == sums_anew(connection.execute(JOBS))
 
     @precondition(lambda self: self.ids)
     @rule(number=ROWS)

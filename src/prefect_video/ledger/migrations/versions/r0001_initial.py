@@ -37,6 +37,8 @@ def upgrade() -> None:
     _create_webhook_events()
     _create_client_requests()
     _create_identity()
+    _create_committed_sums()
+    _keep_committed_sums()
     if op.get_bind().dialect.name == "postgresql":
         _notify_of_changes()
 
@@ -321,6 +323,89 @@ def _create_identity() -> None:
         "ledger_identity", sa.Column("id", sa.String, primary_key=True), sa.Column("pruned_before", _INSTANT)
     )
     op.bulk_insert(identity, [{"id": str(uuid.uuid4())}])
+
+
+_SUMS = ("spent_usd", "reserved_usd", "videos", "unpriced", "unpriced_reserved")
+_NAMES = ("account", "environment", "project", "requester")
+
+
+def _create_committed_sums() -> None:
+    op.create_table(
+        "committed_sums",
+        sa.Column("scope", sa.String, primary_key=True),
+        sa.Column("name", sa.String, primary_key=True),
+        sa.Column("month", sa.String, primary_key=True),
+        sa.Column("part", sa.BigInteger, primary_key=True, autoincrement=False),
+        *(sa.Column(name, sa.BigInteger, nullable=False) for name in _SUMS),
+    )
+    parts: dict[str, Any] = {"sqlite_where": sa.text("part <> 0"), "postgresql_where": sa.text("part <> 0")}
+    op.create_index("ix_committed_sums_parts", "committed_sums", ["part"], **parts)
+
+
+def _keep_committed_sums() -> None:
+    # Triggers, not the code that changes jobs: whatever changes a job, in any process, changes the sums with it.
+    add_new, subtract_old = _add_to_sums("NEW", "+"), _add_to_sums("OLD", "-")
+    if op.get_bind().dialect.name == "sqlite":
+        changed = f"({_committed('OLD')}) IS NOT ({_committed('NEW')})"
+        for name, event, steps in (
+            ("insert", "INSERT", f"{add_new};"),
+            ("delete", "DELETE", f"{subtract_old};"),
+            ("update", f"UPDATE ON jobs WHEN {changed}", f"{subtract_old}; {add_new};"),
+        ):
+            of_jobs = event if " " in event else f"{event} ON jobs"
+            op.execute(f"CREATE TRIGGER committed_sums_{name} AFTER {of_jobs} BEGIN {steps} END")
+        return
+    op.execute(
+        "CREATE FUNCTION keep_committed_sums() RETURNS trigger LANGUAGE plpgsql AS "
+        f"$$ BEGIN IF TG_OP <> 'INSERT' THEN {subtract_old}; END IF; "
+        f"IF TG_OP <> 'DELETE' THEN {add_new}; END IF; RETURN NULL; END $$"
+    )
+    keep = "FOR EACH ROW {}EXECUTE FUNCTION keep_committed_sums()"
+    changed = f"WHEN (ROW({_committed('OLD')}) IS DISTINCT FROM ROW({_committed('NEW')})) "
+    op.execute(f"CREATE TRIGGER committed_sums_rows AFTER INSERT OR DELETE ON jobs {keep.format('')}")
+    op.execute(f"CREATE TRIGGER committed_sums_update AFTER UPDATE ON jobs {keep.format(changed)}")
+
+
+def _add_to_sums(row: str, sign: str) -> str:
+    """Write the statement that adds what a row of `jobs` contributes to its sums, or subtracts it."""
+    # On PostgreSQL each transaction adds to a part of its own, as those of several workers would wait for one another.
+    part = "0" if op.get_bind().dialect.name == "sqlite" else "txid_current()"
+    names = " ".join(f"UNION ALL SELECT '{name}', {row}.{name}" for name in _NAMES)
+    added = ", ".join(f"{name} = committed_sums.{name} + excluded.{name}" for name in _SUMS)
+    amounts = ", ".join(f"{sign}({amount})" for amount in _contribution(row))
+    return (
+        f"INSERT INTO committed_sums (scope, name, month, part, {', '.join(_SUMS)}) "
+        f"SELECT scope, name, {_month(row)}, {part}, {amounts} FROM (SELECT 'month' AS scope, '' AS name {names}) AS s "
+        f"WHERE name IS NOT NULL ON CONFLICT (scope, name, month, part) DO UPDATE SET {added}"
+    )
+
+
+def _contribution(row: str) -> tuple[str, ...]:
+    """Write what a row of `jobs` contributes to each of `_SUMS`."""
+    cost = f"COALESCE({row}.actual_usd, {row}.reserved_usd)"
+    is_reserved = f"{row}.state IN ('reserved', 'submitting', 'unknown', 'submitted')"
+    is_spent = f"{row}.state IN ('completed', 'stored', 'failed', 'cancelled', 'expired', 'lost')"
+    is_free = f"{row}.state IN ('failed', 'cancelled') AND COALESCE({row}.actual_usd, 1) = 0"
+    is_counted = f"{row}.state <> 'released' AND NOT ({is_free}) AND {row}.provider <> 'manual'"
+    is_unpriced = f"{is_counted} AND {cost} IS NULL"
+    return (
+        f"CASE WHEN {is_spent} THEN COALESCE({cost}, 0) ELSE 0 END",
+        f"CASE WHEN {is_reserved} THEN COALESCE({cost}, 0) ELSE 0 END",
+        f"CASE WHEN {is_counted} THEN 1 ELSE 0 END",
+        f"CASE WHEN {is_unpriced} THEN 1 ELSE 0 END",
+        f"CASE WHEN {is_unpriced} AND {is_reserved} THEN 1 ELSE 0 END",
+    )
+
+
+def _committed(row: str) -> str:
+    """Write all that decides to which sums a row of `jobs` contributes, and how much."""
+    return ", ".join((*(f"{row}.{name}" for name in _NAMES), _month(row), *_contribution(row)))
+
+
+def _month(row: str) -> str:
+    if op.get_bind().dialect.name == "sqlite":
+        return f"substr({row}.created_at, 1, 7)"
+    return f"to_char(timezone('UTC', {row}.created_at), 'YYYY-MM')"
 
 
 def _notify_of_changes() -> None:
