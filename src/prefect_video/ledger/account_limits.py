@@ -54,11 +54,12 @@ _WORKING: Final = select(func.count()).where(
     _UNFINISHED,
     or_(_jobs.deadline_at > bindparam("now"), and_(_jobs.deadline_at.is_(None), _jobs.hold_reason.is_(None))),
 )
+# What a query does not require here is looked at in its rows: SQLite would search a larger index for it.
 _OVERDUE: Final = select(_jobs.sent_at, _jobs.deadline_at).where(
-    _UNFINISHED, _jobs.deadline_at <= bindparam("now"), _jobs.sent_at.is_not(None), _jobs.hold_reason.is_(None)
+    _UNFINISHED, _jobs.deadline_at <= bindparam("now"), _jobs.hold_reason.is_(None)
 )
-_WAITING: Final = select(_jobs.id, _jobs.owner, _jobs.priority, _jobs.waiting_since).where(
-    _jobs.account == bindparam("account"), _jobs.state == State.RESERVED, _jobs.waiting_since.is_not(None)
+_WAITING: Final = select(_jobs.id, _jobs.state, _jobs.owner, _jobs.priority, _jobs.waiting_since).where(
+    _jobs.account == bindparam("account"), _jobs.waiting_since.is_not(None)
 )
 
 
@@ -243,7 +244,11 @@ class AccountLimits(LedgerBase):
     async def _ahead(self, connection: AsyncConnection, job: Job) -> int:
         """Count the waiting rows of live owners that come before this one."""
         found = await connection.execute(_WAITING, {"account": job.account})
-        places = [(queue_rank(row.priority, row.waiting_since.timestamp()), row.id, row.owner) for row in found]
+        places = [
+            (queue_rank(row.priority, row.waiting_since.timestamp()), row.id, row.owner)
+            for row in found
+            if row.state is State.RESERVED
+        ]
         # A row that does not wait yet comes after all of its priority that do.
         new = queue_rank(job.priority, datetime.now(UTC).timestamp())
         own_place = next((place for place, row_id, _ in places if row_id == job.id), new)
@@ -258,7 +263,9 @@ class AccountLimits(LedgerBase):
         working = int((await connection.execute(_WORKING, sought)).scalar_one())
         # Late ones go on at the provider. For as long again: those that never end would hold their slot indefinitely.
         late = (await connection.execute(_OVERDUE, sought)).all()
-        return working + sum(1 for sent_at, deadline_at in late if now - deadline_at < deadline_at - sent_at)
+        return working + sum(
+            1 for sent_at, deadline_at in late if sent_at is not None and now - deadline_at < deadline_at - sent_at
+        )
 
     async def _account(self, connection: AsyncConnection, account: str) -> Any:
         """Read the account's row; create it if it is new."""

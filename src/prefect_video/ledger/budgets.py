@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any, Final, Literal
 
-from sqlalchemy import ColumnElement, Integer, Row, String, and_, bindparam, case, func, literal, select, text
+from sqlalchemy import ColumnElement, Integer, String, and_, bindparam, case, func, literal, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from prefect_video.assets import MANUAL
@@ -254,7 +254,7 @@ async def read_usage(
     )
 
 
-def _read_sums(row: Row[Any]) -> dict[str, Decimal]:
+def _read_sums(row: Iterable[Any]) -> dict[str, Decimal]:
     return {name: Decimal(value or 0) for name, value in zip(_SUMS, row, strict=True)}
 
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from sqlalchemy import Index
 
+from prefect_video.ledger.late_reservations import OF_LATE
+from prefect_video.ledger.prompt_reviews import OF_BLOCKED
 from prefect_video.ledger.records import UNFINISHED, State
 from prefect_video.ledger.tables import (
     callbacks,
@@ -61,6 +63,16 @@ Index(
     sqlite_where=_accepted,
     postgresql_where=_accepted,
 )
+Index("ix_jobs_late", jobs_table.c.state, sqlite_where=OF_LATE, postgresql_where=OF_LATE)
+_waiting = jobs_table.c.waiting_since.is_not(None)
+Index(
+    "ix_jobs_waiting",
+    jobs_table.c.account,
+    jobs_table.c.waiting_since,
+    sqlite_where=_waiting,
+    postgresql_where=_waiting,
+)
+Index("ix_jobs_blocked", jobs_table.c.provider, sqlite_where=OF_BLOCKED, postgresql_where=OF_BLOCKED)
 Index("ix_jobs_flow_run", jobs_table.c.flow_run_id)
 Index("ix_jobs_sent", jobs_table.c.account, jobs_table.c.sent_at)
 Index("ix_jobs_submitted", jobs_table.c.account, jobs_table.c.submitted_at)

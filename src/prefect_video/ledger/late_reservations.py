@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Final
 
-from sqlalchemy import select, update
+from sqlalchemy import select, text, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from prefect_video.ledger.base import LedgerBase, chunks
@@ -24,7 +24,11 @@ from prefect_video.ledger.tables import jobs_table
 LATE_PREFIX: Final = "late:"
 """Beginning of the fingerprints of late reservations; those of videos begin with the version of their encoding."""
 
-_RESERVED: Final = (jobs_table.c.state == State.RESERVED, jobs_table.c.fingerprint.startswith(LATE_PREFIX))
+OF_LATE: Final = text(f"substr(fingerprint, 1, {len(LATE_PREFIX)}) = '{LATE_PREFIX}'")
+"""Condition of late reservations, in the words of their index: SQLite uses it for exactly those only."""
+
+_RESERVED: Final = (jobs_table.c.state == State.RESERVED, OF_LATE)
+_ALL_RESERVED: Final = select(jobs_table.c.id, jobs_table.c.owner).where(*_RESERVED)
 
 
 def is_late(fingerprint: str) -> bool:
@@ -34,7 +38,7 @@ def is_late(fingerprint: str) -> bool:
 
 async def find_abandoned(connection: AsyncConnection, owner: Lease) -> list[str]:
     """Return the ids of late reservations whose runs are dead."""
-    rows = (await connection.execute(select(jobs_table.c.id, jobs_table.c.owner).where(*_RESERVED))).all()
+    rows = (await connection.execute(_ALL_RESERVED)).all()
     owners = {row.owner for row in rows if row.owner}
     alive = await owner.alive(connection, owners) | {owner.id} if owners else set()
     return [row.id for row in rows if row.owner not in alive]

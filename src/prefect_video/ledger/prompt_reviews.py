@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Final
 
-from sqlalchemy import bindparam, delete, insert, or_, select
+from sqlalchemy import bindparam, delete, insert, or_, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from prefect_video.errors import ContentPolicyError, GenerationBlocked, PromptBlocked, VideoError
@@ -27,10 +27,11 @@ from prefect_video.ledger.tables import (
 logger = logging.getLogger(__name__)
 
 REFUSALS: Final = (ContentPolicyError.__name__, PromptBlocked.__name__, GenerationBlocked.__name__)
-_BLOCKS: Final = (ContentPolicyError.__name__, GenerationBlocked.__name__)
+OF_BLOCKED: Final = text(f"error_type IN ('{ContentPolicyError.__name__}', '{GenerationBlocked.__name__}')")
+"""Condition of the rows that a content policy stopped, in the words of their index: SQLite uses it for those only."""
 _BLOCKED: Final = JOBS.where(
     jobs_table.c.state.in_([State.RELEASED, State.FAILED]),
-    jobs_table.c.error_type.in_(_BLOCKS),
+    OF_BLOCKED,
     jobs_table.c.provider == bindparam("provider"),
     jobs_table.c.id != bindparam("sought"),
     or_(jobs_table.c.account == bindparam("account"), jobs_table.c.fingerprint == bindparam("fingerprint")),

@@ -1,4 +1,4 @@
-"""Kept sums: whatever changes jobs, and whoever does, budgets read what the jobs give when they are summed anew."""
+"""Kept sums: whatever changes jobs, in any process, budgets read what the jobs give when they are summed anew."""
 
 from __future__ import annotations
 
