@@ -64,7 +64,7 @@ _POSTGRESQL_FAULTS: Final = (
     (r"42P01|42703|3F000", LedgerSchemaMismatch, "has not this version's tables: run `prefect-video ledger upgrade`"),
     (r"28...", LedgerUnavailable, "refused the login: correct user and password in the ledger URL"),
     (r"3D000", LedgerUnavailable, "does not exist: create the database, then run `prefect-video ledger upgrade`"),
-    (r"42501", LedgerUnavailable, "denies this user the right: grant SELECT, INSERT and UPDATE on its tables"),
+    (r"42501", LedgerUnavailable, "denies this user the right: grant SELECT, INSERT, UPDATE and DELETE on its tables"),
     (r"25006", LedgerUnavailable, "is read-only (a standby?): point the ledger URL to the primary server"),
     (r"53100", LedgerUnavailable, "cannot grow, the server's disk is full: free some space, then run again"),
     (r"53...", LedgerUnavailable, "has no room for another connection: use fewer workers or allow more connections"),
