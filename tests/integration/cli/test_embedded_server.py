@@ -90,9 +90,9 @@ def test_ctrl_c_ends_a_run_at_once_with_the_next_step(shell: Shell) -> None:
 
 
 def _read_until(process: subprocess.Popen[str], line: str) -> str:
-    """Read stderr up to a line; kill the process if the line does not come within a minute."""
+    """Read stderr up to a line; kill the process if the line does not come within two minutes."""
     assert process.stderr is not None
-    watchdog = threading.Timer(60, process.kill)
+    watchdog = threading.Timer(120, process.kill)
     watchdog.start()
     output = ""
     while line not in output:

@@ -9,7 +9,6 @@ from prefect import flow, task, unmapped
 from prefect.cache_policies import NO_CACHE
 from prefect.task_runners import ProcessPoolTaskRunner, TaskRunner, ThreadPoolTaskRunner
 from prefect.utilities.asyncutils import run_coro_as_sync
-from prefect_dask import DaskTaskRunner
 
 from prefect_video import Asset, InvalidInput, Shot
 from prefect_video.emulator import Emulator
@@ -89,6 +88,9 @@ def task_runner(kind: str) -> TaskRunner[Any]:
     if kind == "processes":
         return ProcessPoolTaskRunner(max_workers=2)
     if kind == "dask":
+        # Imported here: every process of the suite reads this file, and one runs it.
+        from prefect_dask import DaskTaskRunner
+
         return DaskTaskRunner(cluster_kwargs={"n_workers": 1, "threads_per_worker": 2, "dashboard_address": None})
     prefect_ray = pytest.importorskip("prefect_ray", reason="the extra `fleet` is not installed")
     ray: TaskRunner[Any] = prefect_ray.RayTaskRunner(init_kwargs={"num_cpus": 2, "include_dashboard": False})
