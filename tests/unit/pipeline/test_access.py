@@ -98,7 +98,7 @@ async def test_a_spool_that_others_may_write_to_is_reported_before_anything_is_c
     spool = harness.folder / "spool"
     spool.mkdir()
     spool.chmod(0o777)
-    with pytest.raises(StoreError, match="cannot use the spool folder .*others may write to it"):
+    with pytest.raises(StoreError, match=r"cannot use the spool folder .*others may write to it"):
         await harness.run(a_shot())
     assert harness.emulator.usage()["submitted"] == 0
     assert await harness.rows() == []
