@@ -46,7 +46,7 @@ test-oldest:  ## Prefect's tests with the oldest Prefect that is supported, in a
 	grep -vE '^(prefect|packaging|python-slugify)==' constraints.txt > .venv-oldest/constraints.txt
 	.venv-oldest/bin/python -m pip install --quiet --disable-pip-version-check \
 		--constraint .venv-oldest/constraints.txt --editable '.[dev]' $(OLDEST:%='%')
-	.venv-oldest/bin/python -m pytest -q tests/integration -m prefect -n 4 --dist loadfile --no-loadscope-reorder \
+	.venv-oldest/bin/python -m pytest -q tests/integration -m "prefect and not fleet" -n 4 --dist loadfile --no-loadscope-reorder \
 		--ignore tests/integration/docs
 
 # The proxy pins older versions (`rich<14`, `websockets<16`) of what our users get, and is 740 MB: not in the dev extra.
