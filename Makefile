@@ -72,6 +72,7 @@ test-fleet: $(FLEET)  ## 60 shots on a fleet of processes that are killed and re
 	$(BIN)/python -m pytest -q -s -n 0 -m fleet tests/recovery/test_fleet.py \
 		tests/integration/flows/test_fan_out.py tests/integration/service/test_deployment_queue.py \
 		tests/recovery/test_first_minute.py
+	$(BIN)/python -m pytest -q -n 0 tests/integration/flows/test_embedding.py -k ray
 
 lint: $(READY)  ## ruff: rules and format
 	$(BIN)/ruff check .

@@ -36,6 +36,7 @@ def test_it_serves_until_it_is_interrupted(environment: Path, provider: Emulator
         finally:
             process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=20)
+        assert process.returncode == 0, "for a service, to be ended is the normal end"
         assert "Traceback" not in err, err
         assert "a-token" not in out + err + "".join(lines)
 
