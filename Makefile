@@ -10,7 +10,7 @@ INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --con
 TEST_SECONDS ?= 2700
 
 # The oldest Prefect that is supported, and the newest versions of what it shares with others that it accepts.
-OLDEST := prefect==3.8.0 packaging<26.3 python-slugify<9
+OLDEST := prefect==3.8.0 apprise<2 packaging<26.3 python-slugify<9 whenever<0.11
 
 .PHONY: help demo film docs test test-fast explore test-oldest test-litellm test-fleet test-docs lint types format bench torture clean typing
 
@@ -43,10 +43,10 @@ explore: $(READY)  ## the property tests with new random examples, ten times as 
 
 test-oldest:  ## Prefect's tests with the oldest Prefect that is supported, in an environment of its own
 	test -x .venv-oldest/bin/python || $(PYTHON) -m venv .venv-oldest
-	grep -vE '^(prefect|packaging|python-slugify)==' constraints.txt > .venv-oldest/constraints.txt
+	grep -vE '^(prefect|apprise|packaging|python-slugify|whenever)==' constraints.txt > .venv-oldest/constraints.txt
 	.venv-oldest/bin/python -m pip install --quiet --disable-pip-version-check \
 		--constraint .venv-oldest/constraints.txt --editable '.[dev]' $(OLDEST:%='%')
-	.venv-oldest/bin/python -m pytest -q tests/integration -m prefect -n 4 --dist loadfile --no-loadscope-reorder \
+	.venv-oldest/bin/python -m pytest -q tests/integration -m "prefect and not fleet" -n 4 --dist loadfile --no-loadscope-reorder \
 		--ignore tests/integration/docs
 
 # The proxy pins older versions (`rich<14`, `websockets<16`) of what our users get, and is 740 MB: not in the dev extra.
@@ -72,6 +72,7 @@ test-fleet: $(FLEET)  ## 60 shots on a fleet of processes that are killed and re
 	$(BIN)/python -m pytest -q -s -n 0 -m fleet tests/recovery/test_fleet.py \
 		tests/integration/flows/test_fan_out.py tests/integration/service/test_deployment_queue.py \
 		tests/recovery/test_first_minute.py
+	$(BIN)/python -m pytest -q -n 0 tests/integration/flows/test_embedding.py -k ray
 
 lint: $(READY)  ## ruff: rules and format
 	$(BIN)/ruff check .

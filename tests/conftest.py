@@ -7,6 +7,7 @@ from hypothesis import settings
 from tests.support.distribution import pytest_runtest_logreport, pytest_xdist_make_scheduler
 from tests.support.emulator import emulator
 from tests.support.markers import pytest_collection_modifyitems
+from tests.support.migrations import real_migrations, recorded_migrations
 from tests.support.prefect_server import prefect_api
 
 __all__ = [
@@ -15,7 +16,12 @@ __all__ = [
     "pytest_collection_modifyitems",
     "pytest_runtest_logreport",
     "pytest_xdist_make_scheduler",
+    "real_migrations",
+    "recorded_migrations",
 ]
+
+# Collection makes a million objects that stay and hardly any garbage; the collector would walk through them again and again.
+gc.disable()
 
 # One commit gives one answer; `make explore` looks for what the fixed examples do not reach. A busy machine may take any
 # time for an example.
@@ -28,3 +34,4 @@ def pytest_collection_finish() -> None:
     """Freeze everything loaded so far: the garbage collector would spend a tenth of the run on walking through it."""
     gc.collect()
     gc.freeze()
+    gc.enable()

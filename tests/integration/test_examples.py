@@ -2,54 +2,18 @@
 
 from __future__ import annotations
 
-import os
 import re
-import runpy
-import subprocess
-import sys
-import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from prefect.client.orchestration import get_client
-from prefect.client.schemas.filters import FlowFilter, FlowFilterName
 
 from prefect_video import SessionRef, Shot, load_project, open_session, run_project
 from prefect_video.emulator import Emulator
 from prefect_video.providers.capabilities import check_supported
 from prefect_video.providers.sora.plans import SORA_PLANS
-from prefect_video.storage import open_store
+from tests.support.examples import EXAMPLES, ROOT, example_environment, run_python, stored_videos
 
-ROOT = Path(__file__).parents[2]
-EXAMPLES = ROOT / "examples"
-
-
-@pytest.fixture
-def example_environment(
-    tmp_path: Path, emulator: Emulator, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[pytest.MonkeyPatch]:
-    """Give the examples a home and a working folder of their own, and the emulator of this test."""
-    for name in [name for name in os.environ if name.startswith(("SORA_", "PREFECT_VIDEO_"))]:
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setenv("PREFECT_HOME", str(tmp_path / "prefect"))
-    monkeypatch.setenv("PREFECT_VIDEO_EMULATOR_ENDPOINT", emulator.endpoint)
-    monkeypatch.setenv("PREFECT_VIDEO_EMULATOR_KEY", emulator.key)
-    monkeypatch.chdir(tmp_path)
-    return monkeypatch
-
-
-def run_python(*arguments: str) -> str:
-    """Run Python in a process of its own and return what it prints."""
-    process = subprocess.run([sys.executable, *arguments], capture_output=True, text=True, timeout=120, check=False)
-    assert process.returncode == 0, process.stdout + process.stderr
-    return process.stdout
-
-
-def stored_videos(folder: Path) -> list[Path]:
-    """Find the videos of a store on local disk."""
-    return [path for path in sorted(folder.rglob("*.mp4")) if path.stat().st_size > 10_000]
+__all__ = ["example_environment"]
 
 
 def readme_blocks(language: str) -> list[str]:
@@ -63,6 +27,7 @@ def test_the_readme_prints_the_examples() -> None:
 
 
 def test_every_example_is_run_here() -> None:
+    """The weekly report, which needs a Prefect server, in `flows/test_weekly_report.py`."""
     files = {path.name for path in EXAMPLES.iterdir() if path.is_file()}
     examples = {"weekly_report.py", "without_prefect.py", "film.yaml", "final_cut.yaml", "feature.yaml", "make_film.py"}
     assert files == examples
@@ -80,38 +45,6 @@ def test_every_api_plan_makes_the_films(plan: str) -> None:
     for name in ("film.yaml", "final_cut.yaml"):
         for shot in load_project(EXAMPLES / name).shots:
             check_supported(shot, SORA_PLANS[plan], by=plan)
-
-
-def test_the_weekly_report_pays_once(
-    example_environment: pytest.MonkeyPatch,
-    emulator: Emulator,
-    tmp_path: Path,
-    prefect_api: str,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    example_environment.setenv("PREFECT_API_URL", prefect_api)
-    uri = run_python(str(EXAMPLES / "weekly_report.py")).strip().splitlines()[-1]
-    assert [path.as_uri() for path in stored_videos(tmp_path / "videos")] == [uri]
-    assert emulator.usage()["billed"] == 1
-
-    # Again in another process: this one, which has loaded Prefect already.
-    runpy.run_path(str(EXAMPLES / "weekly_report.py"), run_name="__main__")
-    assert capsys.readouterr().out.strip().splitlines()[-1] == uri
-    _await_task_state("Cached")
-    assert open_store(str(tmp_path / "videos")).owns(uri)
-    assert emulator.usage()["billed"] == 1
-
-
-def _await_task_state(name: str) -> None:
-    """Wait until a task run of the weekly report has a state of this name; the server records it after it ended."""
-    deadline = time.monotonic() + 60
-    names: set[str] = set()
-    with get_client(sync_client=True) as client:
-        while name not in names:
-            assert time.monotonic() < deadline, names
-            runs = client.read_task_runs(flow_filter=FlowFilter(name=FlowFilterName(any_=["weekly-report"])), limit=10)
-            names = {str(run.state_name) for run in runs}
-            time.sleep(0.1)
 
 
 @pytest.mark.usefixtures("example_environment")

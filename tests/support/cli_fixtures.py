@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -28,6 +29,9 @@ shots:
   - {id: opening, prompt: dawn over the sea}
   - {id: closing, prompt: dusk over the sea, duration: 1}
 """
+
+TRACES = re.compile(r"Traceback|database is locked|\| (?:INFO|ERROR|WARNING) +\||HTTP Request|alembic")
+"""Lines in the output of a command that are none of a user's business."""
 
 
 @dataclass(frozen=True)

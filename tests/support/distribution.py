@@ -20,7 +20,6 @@ SHARE_PREFECT: Final = (
     "tests/integration/service/test_deployment_queue.py",
     "tests/integration/service/test_key_reload.py",
     "tests/integration/service/test_prefect.py",
-    "tests/integration/test_examples.py",
 )
 """These start Prefect's server or its databases, which takes long: one process of the suite runs them all.
 

@@ -152,6 +152,24 @@ def test_the_settings_of_the_operations_page_are_settings() -> None:
     assert set(Settings.model_fields) - listed <= explained_elsewhere | {"concurrency_limit"}
 
 
+def test_every_command_of_prefect_that_is_recommended_exists() -> None:
+    from prefect.cli._app import _app
+
+    files = [*PAGES, *(path for path in (ROOT / "src").rglob("*") if path.suffix in {".py", ".yaml", ".md", ".html"})]
+    lines = (line for file in files for line in file.read_text(encoding="utf-8").splitlines())
+    named = {
+        tuple(words.split())
+        for line in lines
+        for words in re.findall(r"\bprefect ([a-z][a-z-]*(?: [a-z][a-z-]*)*)", line)
+    }
+    recommended = [words for words in named if words[0] in _app]
+    assert len(recommended) > 15
+    for words in recommended:
+        _, groups, rest = _app.parse_commands(words)
+        # What is left over are arguments, which a group takes none of.
+        assert not rest or all(name.startswith("-") for name in groups[-1]), words
+
+
 def _fenced(language: str) -> Iterator[str]:
     """Yield the fenced blocks of the providers page in a language."""
     yield from re.findall(rf"```{language}\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import httpx
 import pytest
@@ -117,3 +118,18 @@ def test_doctor_names_the_variable(call: InProcess, monkeypatch: pytest.MonkeyPa
     assert fixes
     assert all(fix.startswith(("no_proxy:", "NO_PROXY:")) for fix in fixes)
     assert "Traceback" not in answer.err
+
+
+def test_a_command_that_opens_an_account_names_the_variable_in_one_line(
+    call: InProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ALL_PROXY", "socks5://127.0.0.1:1")
+    monkeypatch.setenv("NO_PROXY", "fd00::/8")
+    film = tmp_path / "film.yaml"
+    film.write_text("project: film\nshots: [{id: a, prompt: a sea, duration: 1}]\n")
+    for command in (("plan", film), ("run", film), ("serve", "--port", "0")):
+        answer = call(*command)
+        assert answer.status == 2
+        (line,) = (line for line in answer.err.splitlines() if line.startswith("error: "))
+        assert "no_proxy: 'fd00::/8' is not understood" in line.lower()
+        assert "Traceback" not in answer.err

@@ -99,7 +99,14 @@ def build_app(*, summaries: bool = True) -> App:
     Args:
         summaries: Give each command its line of the overview instead of its own help text.
     """
-    app = App(name="prefect-video", help=_HELP, version=__version__, help_format="markdown")
+    # The library would end the process by itself: 130 for SIGTERM too, and without the object that `--json` promises.
+    app = App(
+        name="prefect-video",
+        help=_HELP,
+        version=__version__,
+        help_format="markdown",
+        suppress_keyboard_interrupt=False,
+    )
     for title, commands in _COMMANDS.items():
         group = Group.create_ordered(title)
         for name, (target, summary) in commands.items():

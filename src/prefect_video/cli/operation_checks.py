@@ -9,7 +9,6 @@ import httpx
 
 from prefect_video._tls import trusted_certificates
 from prefect_video.cli.check_result import Check
-from prefect_video.errors import VideoError
 from prefect_video.ledger import HoldReason, Ledger, command_line
 from prefect_video.session import Session
 
@@ -94,8 +93,3 @@ async def _check_webhook_address(session: Session) -> list[Check]:
     detail = f"{address}: HTTP {response.status_code} to an unsigned delivery, where serve answers 401"
     fix = f"let the address lead to a prefect-video serve that has the account {session.account_name}"
     return [Check(name="webhook address", ok=False, detail=detail, fix=fix)]
-
-
-def describe_fault(error: Exception) -> str:
-    """Describe an error for a check; of one that is not expected, its type too."""
-    return str(error) if isinstance(error, VideoError) else f"{type(error).__name__}: {error}".rstrip(": ")

@@ -11,19 +11,29 @@ if TYPE_CHECKING:
     from prefect_video.deployments.changes import Change, Outcome
     from prefect_video.deployments.declaration import DeploymentFile, read_deployment_file
     from prefect_video.deployments.folder import write_folder
+    from prefect_video.deployments.saved_blocks import find_saved_blocks
     from prefect_video.deployments.setup import setup_prefect
 else:
-    # Only `setup_prefect` needs Prefect, which takes seconds to import.
+    # Only what talks to Prefect needs it, which takes seconds to import.
     __getattr__ = import_at_first_use(
         __name__,
         {
             "Change": "changes",
             "DeploymentFile": "declaration",
             "Outcome": "changes",
+            "find_saved_blocks": "saved_blocks",
             "read_deployment_file": "declaration",
             "setup_prefect": "setup",
             "write_folder": "folder",
         },
     )
 
-__all__ = ["Change", "DeploymentFile", "Outcome", "read_deployment_file", "setup_prefect", "write_folder"]
+__all__ = [
+    "Change",
+    "DeploymentFile",
+    "Outcome",
+    "find_saved_blocks",
+    "read_deployment_file",
+    "setup_prefect",
+    "write_folder",
+]

@@ -86,7 +86,7 @@ class DeclaredDeployment(_Declared):
 
     def blocks(self) -> list[str]:
         """Return the names of the saved blocks that its parameters name, as `type/name`."""
-        return [value for key, value in self.parameters.items() if is_block_name(key, value)]
+        return find_block_names(self.parameters)
 
     def environ(self) -> Mapping[str, Any]:
         """Return the environment variables that its runs get."""
@@ -135,6 +135,11 @@ def read_deployment_file(folder: Path) -> DeploymentFile:
     except ValidationError as error:
         lines = "; ".join(_describe(first["loc"], first["type"], first["msg"], content) for first in error.errors())
         raise InvalidInput(f"{path}: {lines}") from error
+
+
+def find_block_names(parameters: Mapping[str, Any]) -> list[str]:
+    """Return the names of the saved blocks among a deployment's parameters, as `type/name`."""
+    return [value for key, value in parameters.items() if is_block_name(key, value)]
 
 
 def is_block_name(parameter: str, value: object) -> bool:

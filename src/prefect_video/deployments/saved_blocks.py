@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from typing import Any, Final
 
 from prefect.blocks.core import Block
@@ -13,6 +13,7 @@ from prefect.exceptions import ObjectNotFound
 
 from prefect_video import blocks
 from prefect_video.deployments.changes import Change, Outcome
+from prefect_video.deployments.declaration import find_block_names
 
 BLOCK_TYPES: Final[Mapping[str, type[Block]]] = {
     kind.get_block_type_slug(): kind
@@ -48,6 +49,17 @@ async def find_saved_block(client: PrefectClient, name: str) -> tuple[Change, Ma
     except ObjectNotFound:
         return Change(kind="block", name=name, outcome=Outcome.MISSING, detail=_explain_saving(slug, own_name)), {}
     return Change(kind="block", name=name, outcome=Outcome.UNCHANGED), document.data
+
+
+async def find_saved_blocks(client: PrefectClient, parameters: Iterable[Mapping[str, Any]]) -> list[Change]:
+    """Look for every saved block that the parameters of deployments name.
+
+    Args:
+        client: A client of Prefect's API.
+        parameters: Those of each deployment.
+    """
+    names = dict.fromkeys(name for each in parameters for name in find_block_names(each))
+    return [(await find_saved_block(client, name))[0] for name in names]
 
 
 def check_environment(name: str, fields: Mapping[str, Any], environment: str) -> Change | None:

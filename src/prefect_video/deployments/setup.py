@@ -150,7 +150,7 @@ async def _find_notification_block(client: PrefectClient, name: str) -> UUID:
     """Return the id of a saved notification block.
 
     Raises:
-        InvalidInput: There is none of that name; nothing was changed.
+        InvalidInput: There is none of that name, or it is another kind of block; nothing was changed.
     """
     slug, _, own_name = name.partition("/")
     try:
@@ -160,6 +160,11 @@ async def _find_notification_block(client: PrefectClient, name: str) -> UUID:
             f"there is no notification block {name!r}: save it first (`prefect block create slack-webhook` shows where)"
             " and give it as type/name; nothing was changed"
         ) from None
+    if document.block_schema is None or "notify" not in document.block_schema.capabilities:
+        raise InvalidInput(
+            f"the block {name!r} sends no notifications: give one that does, such as slack-webhook/ops; nothing was"
+            " changed"
+        )
     return document.id
 
 

@@ -200,6 +200,9 @@ def require_match(mismatches: Sequence[Mismatch], shot: Shot) -> None:
         raise VideoMismatch(f"shot {shot.id!r}: {'; '.join(reasons)}", reasons)
 
 
+_NO_GATES: Final = QualityPolicy()
+
+
 def find_mismatches(media: Media, shot: Shot, policy: QualityPolicy | None = None) -> list[Mismatch]:
     """Find the respects in which a video does not match its shot.
 
@@ -208,7 +211,7 @@ def find_mismatches(media: Media, shot: Shot, policy: QualityPolicy | None = Non
         shot: The request.
         policy: The gates of its project, which may accept other deviations; None for a project without.
     """
-    return list(_compare(media, shot, policy or QualityPolicy()))
+    return list(_compare(media, shot, policy or _NO_GATES))
 
 
 def _compare(media: Media, shot: Shot, policy: QualityPolicy) -> Iterator[Mismatch]:

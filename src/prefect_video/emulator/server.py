@@ -182,6 +182,23 @@ async def _start_servers(stack: contextlib.AsyncExitStack, apps: Sequence[tuple[
     stack.push_async_callback(stop)
 
 
+class _PromptServer(uvicorn.Server):
+    """Server that ends with its last connection; uvicorn's own waits for a tenth of a second, connections or not."""
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Close the listeners and idle connections at once, and wait for requests in progress only."""
+        for listener in self.servers:
+            listener.close()
+        for connection in list(self.server_state.connections):
+            connection.shutdown()
+        # A connection that is closed is no longer counted after one round of the event loop.
+        await asyncio.sleep(0)
+        if self.server_state.connections or self.server_state.tasks:
+            await super().shutdown(sockets)
+        for bound in sockets or []:
+            bound.close()
+
+
 async def _start_server(app: Starlette, bound: socket.socket) -> uvicorn.Server:
     """Start a uvicorn server without its signal handlers, which belong to the program that embeds the emulator."""
     config = uvicorn.Config(
@@ -195,7 +212,7 @@ async def _start_server(app: Starlette, bound: socket.socket) -> uvicorn.Server:
         timeout_graceful_shutdown=1,
     )
     config.load()
-    server = uvicorn.Server(config)
+    server = _PromptServer(config)
     # `Server.serve` would do this, but it also installs signal handlers.
     server.lifespan = config.lifespan_class(config)
     await server.startup(sockets=[bound])

@@ -313,9 +313,13 @@ class Database:
 
 
 def _sqlite_engine(location: DatabaseUrl, file: FileIdentity) -> AsyncEngine:
+    # Imported here: it brings SQLite's dialect, and a ledger on PostgreSQL does not need it.
+    from prefect_video.ledger.sqlite_dialect import COMPILED_STATEMENTS, DRIVER_NAME
+
     engine = create_async_engine(
-        location.url,
+        location.url.set(drivername=DRIVER_NAME),
         async_creator=partial(connect, location, file),
+        execution_options={"compiled_cache": COMPILED_STATEMENTS},
         **_pool_options(location.pool),
         hide_parameters=True,
     )

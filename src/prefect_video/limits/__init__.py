@@ -5,7 +5,7 @@ the ledger and the records.
 """
 
 from prefect_video.limits.circuit_breaker import CircuitBreaker, CircuitBreakerProvider
-from prefect_video.limits.priority_semaphore import PrioritySemaphore
+from prefect_video.limits.priority_semaphore import PrioritySemaphore, Slot
 from prefect_video.limits.prompt_screen import PromptScreen
 from prefect_video.limits.rate_limiter import RateLimiter
 from prefect_video.limits.step_priority import StepPriority, StepRank
@@ -16,6 +16,7 @@ __all__ = [
     "PrioritySemaphore",
     "PromptScreen",
     "RateLimiter",
+    "Slot",
     "StepPriority",
     "StepRank",
 ]

@@ -23,12 +23,17 @@ class Slot:
         self._place = place
         self.is_held = True
 
+    def release(self) -> None:
+        """Give the slot back before its context ends; once it is, this does nothing."""
+        if self.is_held:
+            self.is_held = False
+            self._semaphore._release()
+
     async def yield_to_higher(self) -> None:
         """Let waiters with precedence go first; return once the slot is held again."""
         if self._semaphore.next_sequence() < self._place:
             # Not held while waiting: a cancelled wait must not release the slot a second time.
-            self.is_held = False
-            self._semaphore._release()
+            self.release()
             await self._semaphore._acquire(self._place)
             self.is_held = True
 
@@ -63,8 +68,7 @@ class PrioritySemaphore:
         try:
             yield slot
         finally:
-            if slot.is_held:
-                self._release()
+            slot.release()
 
     async def _acquire(self, place: float) -> None:
         """Wait for a slot at a place in the queue."""

@@ -1,4 +1,4 @@
-"""Step priority: a freed slot is filled before the process turns to downloads and stores."""
+"""Step priority: a freed slot is filled before the process turns to anything else, downloads and stores above all."""
 
 from __future__ import annotations
 
@@ -15,15 +15,16 @@ _LIMIT_SECONDS: Final = 1.0
 class StepRank(IntEnum):
     """Order in which the steps that waited go on."""
 
-    DOWNLOAD = 1
-    STORE = 2
+    POLL = 1
+    DOWNLOAD = 2
+    STORE = 3
 
 
 class StepPriority:
     """Precedence of submits and noticed ends over the other steps of a process.
 
     A job is urgent from the notice of its end until its slot is free, and from the moment it has a slot until its
-    request is sent. Meanwhile no download and no store begins.
+    request is sent. Meanwhile no poll returns, and no download and no store begins.
     """
 
     def __init__(self) -> None:

@@ -226,22 +226,16 @@ async def run_steps(
             screened.discard(job.id)
         if job.state is not State.COMPLETED:
             # The slot is held until the provider is done, not while the file is fetched.
-            async with session.in_flight_slots.acquire(job.priority), runner.hold_limit(session):
+            async with session.in_flight_slot(job), runner.hold_limit(session):
                 session.step_priority.begin_urgent(job.id)
-                try:
-                    job = await runner.run_step(submit, session, job)
-                    if token is None:
-                        job = await runner.run_step(poll, session, job)
-                    elif ended := await _poll_until_detached(session, job, token):
-                        job = ended
-                    else:
-                        await session.ledger.claims.release_ownership([job.id])
-                        return job
-                finally:
-                    # Even where it failed: a shot that waits for a slot of the account must ask for it again.
-                    session.slot_released.set()
-            # Only now: the next shot has the slot, and precedence.
-            session.step_priority.end_urgent(job.id)
+                job = await runner.run_step(submit, session, job)
+                if token is None:
+                    job = await runner.run_step(poll, session, job)
+                elif ended := await _poll_until_detached(session, job, token):
+                    job = ended
+                else:
+                    await session.ledger.claims.release_ownership([job.id])
+                    return job
         else:
             # Read again: it may have been claimed long ago, as a shot waits for those that it depends on.
             job = await session.ledger.jobs.get(job.id)

@@ -42,7 +42,7 @@ from prefect_video.service.known_hosts import KnownHosts
 from prefect_video.service.ledger_metrics import LedgerMetrics
 from prefect_video.service.metrics import CONTENT_TYPE, Metrics
 from prefect_video.service.openapi import build_openapi
-from prefect_video.service.prefect_events import Announce, get_outcome, open_announcer
+from prefect_video.service.prefect_events import Announce, get_outcome, has_prefect_api, open_announcer
 from prefect_video.service.problems import add_problem_handlers
 from prefect_video.service.readiness import Readiness
 from prefect_video.service.sessions import Sessions, open_sessions
@@ -75,7 +75,8 @@ def create_app(settings: ServiceSettings | None = None, *, announce: Announce | 
         enable_crash_trace()
         enable_clean_logs()
         watch = await CredentialsWatch.begin(settings.accounts, settings.reload_seconds)
-        async with open_sessions(settings) as sessions:
+        announces = announce is None and settings.announce and await has_prefect_api()
+        async with open_sessions(settings, announces=announces) as sessions:
             announcer = announce or (await open_announcer() if settings.announce else None)
             tokens = await open_tokens(settings)
             runtime = ServiceRuntime(sessions, settings, metrics, announcer, tokens, watch)

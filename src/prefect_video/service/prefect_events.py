@@ -32,6 +32,11 @@ async def open_announcer() -> Announce | None:
     return await asyncio.to_thread(_open)
 
 
+async def has_prefect_api() -> bool:
+    """Tell whether a Prefect API is configured, to which events can go."""
+    return await asyncio.to_thread(_has_prefect_api)
+
+
 def build_event(job: Job, event: ReceivedEvent) -> dict[str, Any]:
     """Build the Prefect event of a generation that has ended, as the arguments of `emit_event`.
 
@@ -75,12 +80,17 @@ def build_event(job: Job, event: ReceivedEvent) -> dict[str, Any]:
 def _open() -> Announce | None:
     """Import Prefect and build the function that emits events."""
     from prefect.events import emit_event
-    from prefect.settings import PREFECT_API_URL
 
-    if not PREFECT_API_URL.value():
+    if not _has_prefect_api():
         logger.info("no PREFECT_API_URL: generations that end are not announced as Prefect events")
         return None
     return lambda job, event: _ignore(emit_event(**build_event(job, event)))
+
+
+def _has_prefect_api() -> bool:
+    from prefect.settings import PREFECT_API_URL
+
+    return bool(PREFECT_API_URL.value())
 
 
 def _ignore(_: object) -> None:

@@ -74,8 +74,12 @@ async def sessions_that_signed(
 
 
 @asynccontextmanager
-async def open_sessions(settings: ServiceSettings) -> AsyncIterator[Sessions]:
+async def open_sessions(settings: ServiceSettings, *, announces: bool = False) -> AsyncIterator[Sessions]:
     """Open the sessions of the settings' accounts for as long as the context lasts.
+
+    Args:
+        settings: The settings.
+        announces: Emit Prefect's events about budgets, volumes, breakers and keys, as flows do.
 
     Raises:
         InvalidInput: An account, the store or the ledger is not known.
@@ -85,23 +89,27 @@ async def open_sessions(settings: ServiceSettings) -> AsyncIterator[Sessions]:
         sessions: list[Session] = []
         for name in settings.accounts or (None,):
             ref = SessionRef.from_names(name, settings.store, settings.ledger)
-            sessions.append(await stack.enter_async_context(open_ref(ref)))
+            sessions.append(await stack.enter_async_context(open_ref(ref, announces=announces)))
         yield Sessions(tuple(sessions))
 
 
 @asynccontextmanager
-async def open_ref(ref: SessionRef) -> AsyncIterator[Session]:
+async def open_ref(ref: SessionRef, *, announces: bool = False) -> AsyncIterator[Session]:
     """Open the session of a reference for as long as the context lasts.
+
+    Args:
+        ref: The names.
+        announces: Emit Prefect's events; those of a session with blocks are emitted in any case.
 
     Raises:
         InvalidInput: An account, the store or the ledger is not known.
         LedgerError: The ledger cannot be used.
     """
-    if not ref.uses_blocks:
+    if not ref.uses_blocks and not announces:
         async with await open_session(ref) as session:
             yield session
         return
-    # Prefect takes seconds to import and is not needed without blocks.
+    # Prefect takes seconds to import and is not needed without blocks and events.
     from prefect_video.tasks import use_session
 
     async with use_session(ref) as session:

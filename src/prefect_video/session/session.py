@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -26,6 +26,7 @@ from prefect_video.limits import (
     PrioritySemaphore,
     PromptScreen,
     RateLimiter,
+    Slot,
     StepPriority,
 )
 from prefect_video.polling import JobWatcher, LatencyCache, Poller, PollSchedule, RequestBudget
@@ -140,6 +141,7 @@ class Session:
     slot_queue: PrioritySemaphore = field(init=False)
     step_priority: StepPriority = field(default_factory=StepPriority, init=False)
     slot_released: asyncio.Event = field(init=False)
+    _held_slots: dict[str, Slot] = field(default_factory=dict, init=False)
     breaker: CircuitBreaker = field(init=False)
     download_slots: asyncio.Semaphore = field(init=False)
     rate_limiter: RateLimiter = field(init=False)
@@ -250,10 +252,22 @@ class Session:
         if self.on_old_key:
             self.on_old_key(use)
 
+    @asynccontextmanager
+    async def in_flight_slot(self, job: Job) -> AsyncIterator[None]:
+        """Hold one of the process's slots for a job, until its end is noticed or the context ends."""
+        async with self.in_flight_slots.acquire(job.priority) as slot:
+            self._held_slots[job.id] = slot
+            try:
+                yield
+            finally:
+                del self._held_slots[job.id]
+                # Even where it failed: a shot that waits for a slot of the account must ask for it again.
+                self.slot_released.set()
+
     def notify(self, event: SessionEvent, job: Job, detail: str = "") -> None:
         """Log an event of a job, for debugging, and call the observer; changes of state are logged by the ledger.
 
-        An end wakes up the shot that waits for the account's next slot.
+        An end frees the job's slot, and wakes up the shot that waits for the account's next one.
         """
         logger.debug(
             "%s/%s take %d: %s%s (%s)",
@@ -265,6 +279,8 @@ class Session:
             describe_job(job),
         )
         if event in _LEFT_PROVIDER:
+            if slot := self._held_slots.get(job.id):
+                slot.release()
             self.slot_released.set()
         if self.observer:
             self.observer(event, job)

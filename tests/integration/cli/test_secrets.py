@@ -19,6 +19,14 @@ from prefect_video.pipeline import run_project
 from prefect_video.projects import Project
 from prefect_video.session import SessionRef, open_session
 from tests.support.cli_fixtures import FILM, InProcess, Shell
+from tests.support.postgres import PostgresServer, postgres_server, postgres_url
+from tests.support.s3_server import KEY as S3_KEY
+from tests.support.s3_server import SECRET as S3_SECRET
+from tests.support.s3_server import S3Server
+from tests.support.storage_fixtures import bucket, s3
+from tests.support.webhook_receiver import WebhookReceiver
+
+__all__ = ["bucket", "postgres_server", "postgres_url", "s3"]
 
 KEY = "sk-quokka77/Zm9vquux+bar=42&x"
 BASIC = base64.b64encode(f"user:{KEY}".encode()).decode()
@@ -122,64 +130,110 @@ def test_a_quoted_key_gets_into_nothing_that_a_run_leaves(provider: Emulator, sh
 
 
 PREVIOUS_KEY = "sk-the-previous-key-of-the-project"
+CALLBACK_SECRET = "whsec_c2VjcmV0LW9mLWNhbGxiYWNrcy1vZi1hLXByb2plY3Q="
+LEDGER_PASSWORD = "password-of-the-ledger-of-a-project"
 SECRETS = {
     "SORA_API_KEY": KEY,
     "SORA_API_KEY_PREVIOUS": PREVIOUS_KEY,
     "SORA_WEBHOOK_SECRET": "current-webhook-secret-of-a-project,previous-webhook-secret-of-a-project",
+    "AWS_SECRET_ACCESS_KEY": S3_SECRET,
     "PREFECT_VIDEO_SERVICE_API_TOKEN": "token-of-the-job-api-of-a-project",
-    "PREFECT_VIDEO_SERVICE_CALLBACK_SECRET": "whsec_c2VjcmV0LW9mLWNhbGxiYWNrcy1vZi1hLXByb2plY3Q=",
+    "PREFECT_VIDEO_SERVICE_CALLBACK_SECRET": CALLBACK_SECRET,
 }
 
 
-def test_a_whole_project_leaves_no_secret_in_anything_that_can_be_read(provider: Emulator, shell: Shell) -> None:
-    """Logs on DEBUG, Prefect's database, results, ledger, sidecars, pages, and every answer of the service."""
+def test_a_whole_project_leaves_no_secret_in_anything_that_can_be_read(
+    provider: Emulator, shell: Shell, s3: S3Server, bucket: str, postgres_server: PostgresServer, postgres_url: str
+) -> None:
+    """Logs on DEBUG, Prefect's database, results, ledger, sidecars, pages, callbacks, and every answer of the service."""
     provider.issue_key(PREVIOUS_KEY, same_account_as=KEY)
     environment = {
         **SECRETS,
         "SORA_API_ENDPOINT": provider.endpoint,
         "SORA_PLAN": "emulator",
+        "AWS_ACCESS_KEY_ID": S3_KEY,
+        "AWS_ENDPOINT_URL": s3.endpoint_url,
+        "AWS_REGION": "us-east-1",
         "PREFECT_VIDEO_ACCOUNT": "secretive",
+        "PREFECT_VIDEO_STORE": f"s3://{bucket}/secretive",
+        "PREFECT_VIDEO_LEDGER_URL": postgres_url.replace("postgres:@", f"postgres:{LEDGER_PASSWORD}@"),
+        "PREFECT_VIDEO_SERVICE_CALLBACK_HOSTS": "127.0.0.1",
+        "PREFECT_VIDEO_SERVICE_SWEEP_SECONDS": "0.5",
         "PREFECT_LOGGING_LEVEL": "DEBUG",
         "PREFECT_SERVER_LOGGING_LEVEL": "DEBUG",
         "PREFECT_LOGGING_EXTRA_LOGGERS": "prefect_video,httpx",
         "PREFECT_RESULTS_PERSIST_BY_DEFAULT": "true",
     }
+    assert LEDGER_PASSWORD in environment["PREFECT_VIDEO_LEDGER_URL"]
     film = shell.folder / "secretive.yaml"
     film.write_text(FILM.replace("project: film", "project: secretive"))
-    ran = shell("run", film, "--provider", "sora", "--store", "secretive", **environment)
-    assert ran.status == 0, ran.err
-    outputs = {"run": ran.out + ran.err}
-    for command in (("jobs", "--json"), ("doctor", "--provider", "sora")):
+    outputs: dict[str, str] = {}
+    for command, status in (
+        (("ledger", "upgrade"), 0),
+        (("run", film, "--provider", "sora"), 0),
+        (("jobs", "--json"), 0),
+        (("ledger", "export"), 0),
+        (("doctor", "--provider", "sora"), 0),
+        # What cannot be used is named without its secret.
+        (("jobs", "--ledger", f"postgresql://postgres:{LEDGER_PASSWORD}@127.0.0.1:9/none"), 1),
+    ):
         answer = shell(*command, **environment)
-        outputs[" ".join(command)] = answer.out + answer.err
-    with shell.start("serve", "--port", "0", "--account", "sora", "--store", "secretive", **environment) as process:
+        assert answer.status == status, answer.err
+        outputs[f"{command[0]} {command[1]}"] = answer.out + answer.err
+    with (
+        WebhookReceiver() as receiver,
+        shell.start("serve", "--port", "0", "--account", "sora", "--collect", **environment) as process,
+    ):
         try:
-            outputs |= read_service(process)
+            outputs |= read_service(process, receiver)
         finally:
             process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=30)
     outputs |= {"serve": out + err}
-    left = {str(path): path.read_bytes().decode("latin-1") for path in shell.folder.rglob("*") if path.is_file()}
+    dump = [str(postgres_server.tools / "pg_dump"), postgres_url]
+    outputs |= {"rows": subprocess.run(dump, capture_output=True, text=True, check=True).stdout}
+    left = {
+        str(path): path.read_bytes().decode("latin-1")
+        for folder in (shell.folder, s3.folder / bucket)
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
     assert {"prefect.db", "index.html", "manifest.json"} <= {Path(path).name for path in left}
     assert "sora:secretive:" in outputs["jobs --json"]
-    secrets = [secret for value in SECRETS.values() for secret in value.split(",")]
+    assert "dusk over the sea" in outputs["rows"]
+    secrets = [LEDGER_PASSWORD, *(secret for value in SECRETS.values() for secret in value.split(","))]
     for place, text in {**outputs, **left}.items():
         assert [secret for secret in secrets if secret in text] == [], place
 
 
-def read_service(process: subprocess.Popen[str]) -> dict[str, str]:
-    """Read every kind of answer of a running service."""
+def read_service(process: subprocess.Popen[str], receiver: WebhookReceiver) -> dict[str, str]:
+    """Read every kind of answer of a running service, and what it sends to others."""
     assert process.stdout is not None
     first = process.stdout.readline()
     address = first.split("Serving on ")[1].split(". ")[0]
     headers = {"Authorization": f"Bearer {SECRETS['PREFECT_VIDEO_SERVICE_API_TOKEN']}"}
     answers = {"first line": first}
+    shot = {"prompt": "dusk over the sea", "duration": 1}
+    film = {"project": "requested", "shots": [{"id": "sea", **shot, "resolution": "480p"}]}
+    posts = {
+        "/v1/jobs": {**shot, "callback_url": receiver.url},
+        "/v1/batches": {"jobs": [shot, {**shot, "duration": 60}]},
+        "/v1/projects": {"project": film},
+        "/v1/projects/plan": {"project": film},
+        "/v1/jobs/unknown/cancel": {},
+        "/generate": {"prompt": 1},
+        "/webhooks/sora": {},
+    }
     with httpx.Client(base_url=address, headers=headers, timeout=30) as client:
-        answers["submit"] = client.post("/v1/jobs", json={"prompt": "dusk over the sea", "duration": 1}).text
-        for path in ("/docs", "/openapi.json", "/metrics", "/readyz", "/v1/jobs", "/v1/jobs/unknown"):
+        for path, body in posts.items():
+            answers[path] = client.post(path, json=body, headers={"X-Sora-Signature": "00"}).text
+        answers["no token"] = client.get("/v1/jobs", headers={"Authorization": "Bearer other"}).text
+        answers["callback"] = repr(receiver.take(1, timeout_seconds=60))
+        for path in ("docs", "openapi.json", "metrics", "healthz", "readyz", "status", "v1/spend", "v1/jobs"):
             answers[path] = client.get(path).text
-        job = client.get("/v1/jobs").json()["jobs"][0]["job_id"]
-        answers |= {part: client.get(f"/v1/jobs/{job}{part}").text for part in ("", "/video")}
-        answers["forged"] = client.post("/webhooks/sora", content=b"{}", headers={"X-Sora-Signature": "00"}).text
+        job = client.get("/v1/jobs", params={"project": "secretive", "state": "stored"}).json()["jobs"][0]["job_id"]
+        answers |= {part: client.get(f"/v1/jobs/{job}{part}").text for part in ("", "/video", "/events", "/none")}
+    assert "job.completed" in answers["callback"]
+    assert "duration" in answers["/v1/batches"]
     assert all(answers.values())
     return answers

@@ -1,4 +1,4 @@
-"""SIGTERM, as a service manager sends it: it ends a command gracefully at any moment."""
+"""SIGTERM, as a service manager sends it, and Ctrl-C: they end a command gracefully at any moment."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ from typing import Any
 
 import pytest
 
+from prefect_video.cli.check_result import Check
+from prefect_video.cli.commands import doctor as doctor_command
 from prefect_video.cli.commands import run as run_command
+from prefect_video.ledger import Ledger
 from tests.support.cli_fixtures import InProcess
 
 
@@ -35,6 +38,22 @@ def test_sigterm_before_the_flow_is_reported_as_json(
     assert answer.json["project"] == "film"
     assert "prefect-video collect" in answer.json["error"]
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+@pytest.mark.parametrize("command", ["collect", "doctor", "jobs", "ledger check"])
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_every_command_ends_with_the_status_of_its_signal_and_one_json_object(
+    call: InProcess, monkeypatch: pytest.MonkeyPatch, command: str, number: signal.Signals, status: int
+) -> None:
+    async def interrupt(*args: Any, **options: Any) -> None:
+        os.kill(os.getpid(), number)
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(doctor_command, "_check_prefect_api", lambda: Check(name="prefect API", ok=True, detail=""))
+    monkeypatch.setattr(Ledger, "open", interrupt)
+    answer = call(*command.split(), "--json")
+    assert answer.status == status
+    assert answer.json["error"].startswith("interrupted")
 
 
 def test_a_second_sigterm_by_prefect_is_handled(call: InProcess, film: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -119,6 +119,25 @@ async def test_a_run_is_one_storyboard_with_a_link_to_each_video(prefect_api: st
     assert [row["paid USD"] for row in json.loads(str(table.data))] == ["0", "price unknown", "0", "0"]
 
 
+async def test_hostile_text_commands_no_artifact(prefect_api: str) -> None:
+    hostile = "no\r\nerror: paid \x1b[31mtwice\u2028\u202e <img src=x onerror=alert(1)>"
+    shot = ShotReport(id="a", status="failed", error=hostile, prompt=hostile)
+
+    @flow
+    async def run() -> None:
+        await artifacts.publish_table(ProjectReport(project="Hostile", shots=(shot,), seconds=1.0), {})
+
+    await run()
+    for kind in ("videos", "shots"):
+        shown = await Artifact.aget(key=artifact_key(kind, "Hostile"))
+        assert shown is not None
+        # The table is JSON, whose own escapes are characters once it is read.
+        text = shown.data if kind == "videos" else json.loads(str(shown.data))[0]["error"]
+        assert "twice" in text
+        assert set("\r\x1b\u2028\u202e").isdisjoint(text)
+        assert "<" not in text.replace("\\<", "") or kind == "shots"
+
+
 def test_a_still_leads_to_its_video_where_the_store_has_addresses() -> None:
     asset = an_asset(uri="s3://films/a.mp4", thumbnail_uri="s3://films/a.jpg", duration_seconds=4.0)
     shot = ShotReport(id="a", status="stored", uri=asset.uri, asset=asset, cost_usd=Decimal("0.40"))

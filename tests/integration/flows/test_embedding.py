@@ -1,6 +1,8 @@
 """Every way in which a flow of the user's calls `generate_video`; each shot is billed exactly once."""
 
+import asyncio
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +11,6 @@ from prefect import flow, task, unmapped
 from prefect.cache_policies import NO_CACHE
 from prefect.task_runners import ProcessPoolTaskRunner, TaskRunner, ThreadPoolTaskRunner
 from prefect.utilities.asyncutils import run_coro_as_sync
-from prefect_dask import DaskTaskRunner
 
 from prefect_video import Asset, InvalidInput, Shot
 from prefect_video.emulator import Emulator
@@ -89,6 +90,9 @@ def task_runner(kind: str) -> TaskRunner[Any]:
     if kind == "processes":
         return ProcessPoolTaskRunner(max_workers=2)
     if kind == "dask":
+        # Imported here: every process of the suite reads this file, and one runs it.
+        from prefect_dask import DaskTaskRunner
+
         return DaskTaskRunner(cluster_kwargs={"n_workers": 1, "threads_per_worker": 2, "dashboard_address": None})
     prefect_ray = pytest.importorskip("prefect_ray", reason="the extra `fleet` is not installed")
     ray: TaskRunner[Any] = prefect_ray.RayTaskRunner(init_kwargs={"num_cpus": 2, "include_dashboard": False})
@@ -112,9 +116,21 @@ def test_workers_of_other_processes(session: Path, emulator: Emulator, kind: str
     assert billed(emulator) == dict.fromkeys(made, 1)
 
 
-def test_a_failing_call_shows_its_own_error_first(session: Path) -> None:
+@pytest.mark.parametrize("called", ["in no flow", "in a flow", "in a running loop"])
+def test_a_failing_call_shows_its_own_error_first(session: Path, called: str) -> None:
+    def fail() -> Asset:
+        return generate_video(a_shot("failing"), provider="unknown")
+
+    async def fail_in_loop() -> Asset:
+        return fail()
+
+    calls: dict[str, Callable[[], object]] = {
+        "in no flow": fail,
+        "in a flow": flow(fail),
+        "in a running loop": lambda: asyncio.run(fail_in_loop()),
+    }
     with pytest.raises(InvalidInput) as caught:
-        generate_video.fn(a_shot("failing"), provider="unknown")
+        calls[called]()
     shown = "".join(traceback.format_exception(caught.value))
     assert "no running event loop" not in shown
-    assert "unknown" in shown.splitlines()[-1]
+    assert "there is no provider 'unknown'" in shown.splitlines()[-1]

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
 from uuid import UUID
@@ -12,7 +12,7 @@ from prefect import flow
 from prefect.client.orchestration import PrefectClient, get_client
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId
 from prefect.states import State
-from sqlalchemy import select
+from sqlalchemy import select, update
 
 from prefect_video import Asset, BudgetExceeded, InvalidInput, Project, Shot
 from prefect_video.emulator import Emulator
@@ -223,7 +223,7 @@ async def test_all_tasks_of_a_run_share_one_session(session: Path, emulator: Emu
     assert owners == [ledger.owner_id]
 
 
-async def test_trouble_unusual_volume_and_a_nearly_used_budget_are_events(
+async def test_trouble_unusual_volume_an_old_key_and_a_nearly_used_budget_are_events(
     session: Path, emulator: Emulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PREFECT_VIDEO_ANOMALOUS_PER_HOUR", "1")
@@ -231,8 +231,13 @@ async def test_trouble_unusual_volume_and_a_nearly_used_budget_are_events(
     monkeypatch.setenv("PREFECT_VIDEO_BREAKER_SECONDS", "0.5")
     emulator.add_fault(operation="submit", kind="error_before", after=1, times=1)
     await generate_project(project("one", "two", budget_videos=2), max_in_flight=1)
+    async with await Ledger.open() as ledger, ledger._database.writing() as connection:
+        quarter = datetime.now(UTC) - timedelta(days=90)
+        await connection.execute(update(tables.account_keys).values(first_used_at=quarter))
+    await generate_project(project("three"))
     wanted = {
         "video.account.anomaly",
+        "video.account.key.old",
         "video.account.breaker.open",
         "video.account.breaker.closed",
         "video.budget.nearly-used",
@@ -243,4 +248,4 @@ async def test_trouble_unusual_volume_and_a_nearly_used_budget_are_events(
             if wanted <= {event["event"] for event in answer.json()["events"]}:
                 break
             await asyncio.sleep(0.2)
-    assert emulator.usage()["billed"] == 2
+    assert emulator.usage()["billed"] == 3

@@ -5,30 +5,41 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
+import subprocess
 from collections import Counter
 from collections.abc import AsyncIterator
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import pytest
-from prefect.blocks.notifications import SlackWebhook
+from prefect.blocks.notifications import CustomWebhookNotificationBlock, SlackWebhook
 from prefect.client.orchestration import PrefectClient, get_client
+from prefect.client.schemas.actions import WorkPoolUpdate
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterDeploymentId
 from prefect.client.schemas.responses import DeploymentResponse
 from prefect.events import emit_event
 from prefect.events.schemas.automations import Automation, EventTrigger, Posture
 from prefect.events.worker import EventsWorker
+from prefect.flows import load_flow_from_flow_run
+from prefect.utilities.templating import apply_values
 
+from prefect_video.blocks import SoraCredentials, VideoLedger, VideoStore
 from prefect_video.cli import main
 from prefect_video.cli.check_result import Check
 from prefect_video.cli.fleet_checks import check_fleet
 from prefect_video.deployments import Change, read_deployment_file, setup_prefect, write_folder
 from prefect_video.deployments.automations import HEARTBEAT_VARIABLE
+from prefect_video.deployments.work_pools import ensure_work_pool
 from prefect_video.errors import InvalidInput
-from prefect_video.ledger import Ledger
+from prefect_video.ledger import Budget, BudgetUsage, Ledger, describe_nearly_used
 from prefect_video.service.prefect_events import build_event
+from prefect_video.session import SessionEvent
+from prefect_video.tasks.events import announce_anomaly, announce_budget
 from tests.integration.service.test_prefect import a_received_event
 from tests.support.records import submit_one
+from tests.support.webhook_receiver import WebhookReceiver
 
 ENVIRONMENT = "staging"
 """Not that of the other tests, which share the server."""
@@ -171,6 +182,45 @@ async def test_what_people_changed_by_hand_stays(client: PrefectClient, folder: 
     assert [action.type for action in alert.actions] == ["send-notification"]
 
 
+async def test_doctor_sees_what_the_deployments_lack(client: PrefectClient, folder: Path) -> None:
+    """Each fault, its fix, and that it is gone then, on the server itself."""
+    await run_setup(folder, environment="doctors", pool="doctors-pool")
+    blocks = (SoraCredentials(endpoint="http://127.0.0.1:9/v1/sora"), VideoStore(url="/videos"), VideoLedger())
+
+    async def faults() -> dict[str, list[str]]:
+        found: dict[str, list[str]] = {}
+        for check in await check_fleet():
+            if not check.ok and "doctors" in check.detail:
+                found.setdefault(check.name, []).append(f"{check.detail} → {check.fix}")
+        return found
+
+    seen = await faults()
+    assert {name: len(lines) for name, lines in seen.items()} == {"blocks": 3, "workers": 1, "collect": 1}
+    assert all("missing" in line and "prefect block create" in line for line in seen["blocks"])
+    for block in blocks:
+        await block.save("doctors", overwrite=True)  # type: ignore[misc]
+    await client.send_worker_heartbeat("doctors-pool", "worker-1", heartbeat_interval_seconds=30)
+    collect = (await read_deployments(client, "doctors"))["collect-generations/collect"]
+    await client.update_deployment_schedule(collect.id, collect.schedules[0].id, active=True)
+    assert await faults() == {}
+
+    await client.pause_deployment(collect.id)
+    await client.update_work_pool("doctors-pool", WorkPoolUpdate(is_paused=True))
+    seen = await faults()
+    assert "prefect work-pool resume doctors-pool" in seen["workers"][0]
+    assert f"prefect api POST /deployments/{collect.id}/resume_deployment" in seen["collect"][0]
+    await client.resume_deployment(collect.id)
+    await client.update_work_pool("doctors-pool", WorkPoolUpdate(is_paused=False))
+
+    # What is deployed for buying is of no use to a ledger that nothing collects.
+    await client.delete_deployment(collect.id)
+    assert ["video-ledger/doctors" in line for line in (await faults())["collect"]] == [True]
+    for deployment in await client.read_deployments():
+        if deployment.name.endswith("-doctors"):
+            await client.delete_deployment(deployment.id)
+    assert await faults() == {}
+
+
 async def test_many_ends_of_a_project_are_collected_by_one_run(client: PrefectClient, folder: Path) -> None:
     await run_setup(folder)
     collect = (await read_deployments(client))["collect-generations/collect"]
@@ -186,6 +236,54 @@ async def test_many_ends_of_a_project_are_collected_by_one_run(client: PrefectCl
     # Those of other projects or events would have come with these: the window is theirs too.
     assert sorted(run.parameters["project"] for run in runs) == ["first", "second"]
     assert {run.parameters["ledger"] for run in runs} == {f"video-ledger/{ENVIRONMENT}"}
+
+
+async def test_what_needs_a_human_is_sent_by_a_notification_block(
+    client: PrefectClient, folder: Path, tmp_path: Path
+) -> None:
+    budget = Budget(scope="environment", limit_usd=Decimal(10))
+    usage = BudgetUsage(budget=budget, name="environment alerted", spent_usd=Decimal(9))
+    await VideoStore(url=str(tmp_path)).save("alerted", overwrite=True)  # type: ignore[misc]
+    with pytest.raises(InvalidInput, match="sends no notifications"):
+        await run_setup(folder, environment="alerted", notify="video-store/alerted")
+    with WebhookReceiver() as receiver:
+        hook = CustomWebhookNotificationBlock(
+            name="ops", url=receiver.url, json_data={"subject": "{{subject}}", "body": "{{body}}"}
+        )
+        await hook.save("alerted", overwrite=True)  # type: ignore[misc]
+        await run_setup(folder, environment="alerted", notify="custom-webhook/alerted")
+        for environment in ("another", "alerted"):
+            announce_budget(usage, environment)
+        async with await Ledger.open(f"sqlite:///{tmp_path}/ledger.db") as ledger:
+            job = await submit_one(ledger, project="film", account="sora:main", environment="alerted")
+        announce_anomaly(SessionEvent.ANOMALY, job)
+        await asyncio.to_thread(EventsWorker.instance().drain)
+        sent = await asyncio.to_thread(receiver.take, 2, 60)
+    assert sorted((message.event["subject"], message.event["body"]) for message in sent) == [
+        ("A video budget is nearly used up", describe_nearly_used(usage)),
+        (
+            "Unusually many videos are submitted",
+            "Account sora:main submits unusually many generations; the last one is for project film.",
+        ),
+    ]
+    assert receiver.received.empty(), "the other environment has automations of its own"
+
+
+async def test_a_pool_of_containers_runs_the_image_of_the_file(client: PrefectClient, folder: Path) -> None:
+    image = "registry.example.com/films:1"
+    path = folder / "prefect.yaml"
+    path.write_text(path.read_text().replace("job_variables: {env", f'job_variables: {{image: "{image}", env'))
+    await run_setup(folder, environment="contained", pool="docker-pool", pool_type="docker")
+    await ensure_work_pool(client, "kubernetes-pool", "kubernetes", dry_run=False)
+    deployments = await read_deployments(client, "contained")
+    for kind in ("docker", "kubernetes"):
+        pool = await client.read_work_pool(f"{kind}-pool")
+        assert pool.type == kind
+        for name, deployment in deployments.items():
+            # As a worker of the pool puts the job together.
+            job = str(apply_values(pool.base_job_template["job_configuration"], deployment.job_variables or {}))
+            assert image in job, name
+            assert HEARTBEAT_VARIABLE in job, name
 
 
 OWN_FLOW = """
@@ -226,6 +324,30 @@ async def test_a_flow_of_ones_own_comes_from_git_as_written(client: PrefectClien
     assert "{{ prefect.blocks.github-credentials.films }}" in json.dumps(deployment.pull_steps)
 
 
+async def test_a_flow_of_ones_own_is_fetched_from_git_where_it_runs(
+    client: PrefectClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    repository, elsewhere = tmp_path / "films", tmp_path / "elsewhere"
+    for path in (repository, elsewhere):
+        path.mkdir()
+    (repository / "weekly.py").write_text(OWN_FLOW)
+    git = ["git", "-C", str(repository), "-c", "user.name=a", "-c", "user.email=a@example.com"]
+    for command in (["init", "--quiet"], ["add", "."], ["commit", "--quiet", "--message", "Add the report"]):
+        subprocess.run([*git, *command], check=True)
+    own_file = OWN_FILE.replace("POOL", POOL).replace("https://host/films.git", repository.as_uri())
+    (repository / "prefect.yaml").write_text(
+        re.sub(r" +credentials: .*\n", "", own_file).replace("weekly\n", "fetched\n")
+    )
+    await run_setup(repository, environment=None)
+    deployment = await client.read_deployment_by_name("weekly-report/fetched")
+    run = await client.create_flow_run_from_deployment(deployment.id)
+    # As the process of a run does it that a worker has started in a folder without the code.
+    monkeypatch.chdir(elsewhere)
+    flow = await load_flow_from_flow_run(run, use_placeholder_flow=False)
+    await client.delete_flow_run(run.id)
+    assert (flow.name, [path.name for path in elsewhere.glob("*/weekly.py")]) == ("weekly-report", ["weekly.py"])
+
+
 async def test_nothing_is_made_when_something_cannot_be(client: PrefectClient, folder: Path) -> None:
     path = folder / "prefect.yaml"
     text = path.read_text()
@@ -240,7 +362,7 @@ async def test_nothing_is_made_when_something_cannot_be(client: PrefectClient, f
     assert "never-made" not in {pool.name for pool in await client.read_work_pools()}
 
 
-def test_the_command_says_what_it_did_and_needs_a_server(
+def test_the_commands_say_what_was_done_and_what_is_left_to_do(
     prefect_api: str, folder: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PREFECT_API_URL", prefect_api)
@@ -254,3 +376,12 @@ def test_the_command_says_what_it_did_and_needs_a_server(
     assert "3 blocks are missing" in shown.err
     assert f"prefect worker start --pool {POOL}" in shown.err
     assert os.environ["PREFECT_API_URL"] == prefect_api
+
+    monkeypatch.setenv("PREFECT_VIDEO_LEDGER_URL", f"sqlite:///{folder}/ledger.db")
+    assert main(["doctor", "--store", str(folder / "videos"), "--json"]) == 1
+    checks = json.loads(capfd.readouterr().out)["checks"]
+    (deployments,) = (check for check in checks if check["name"] == "deployments")
+    assert f"generate-shot/shot-{ENVIRONMENT}" in deployments["detail"]
+    missing = {check["detail"].split()[0] for check in checks if check["name"] == "blocks" and not check["ok"]}
+    assert f"video-ledger/{ENVIRONMENT}" in missing
+    assert [check["ok"] for check in checks if check["name"] in ("provider", "store", "ledger")] == [True] * 3

@@ -12,8 +12,9 @@ from prefect_video import Asset, Project, Shot
 from prefect_video.emulator import Emulator
 from prefect_video.errors import StoreError, StoreOutage
 from prefect_video.flows import generate_project, generate_shot
+from prefect_video.storage import s3_upload
 from prefect_video.tasks import agenerate_video, generate_video
-from tests.support.s3_faults import no_writing, serve_faulty_s3
+from tests.support.s3_faults import no_reading, no_writing, serve_faulty_s3
 from tests.support.s3_server import KEY, SECRET, S3Server
 
 SHOTS = tuple(Shot(id=f"s{n}", prompt=f"the sea, {n}", duration=1, resolution="480p") for n in range(3))
@@ -97,6 +98,10 @@ async def test_a_store_that_cannot_be_written_is_found_by_every_door_before_payi
         }.items():
             monkeypatch.setenv(name, value)
         await assert_every_door_refuses(f"s3://{bucket}/films", "access denied")
+        monkeypatch.setattr(s3_upload, "_HEAD_DELAYS_SECONDS", ())
+        faulty.refuse = no_reading
+        with pytest.raises(StoreError, match=r"cannot write to s3://.*, read it and delete it.*access denied"):
+            await agenerate_video(SHOTS[0], store=f"s3://{bucket}/films")
         await assert_every_door_refuses("s3://no-such-bucket/films", "no such bucket")
         monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
         await assert_every_door_refuses(f"s3://{bucket}/films", "secret does not match|access denied")

@@ -1,12 +1,14 @@
 """The credentials blocks of the hosts: what they open, and that they keep their keys to themselves."""
 
 import ast
+import inspect
 import textwrap
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import pytest
+from prefect.blocks.core import Block
 from pydantic import SecretStr
 
 from prefect_video import InvalidInput, Project, Shot, blocks, fingerprint
@@ -161,3 +163,10 @@ def test_a_block_shows_what_matters_first_and_an_example_with_its_import(name: s
     code = example.partition("```python\n")[2].partition("```")[0]
     assert ast.parse(textwrap.dedent(code)).body
     assert f"from prefect_video.blocks import {name}" in example
+
+
+def test_the_catalog_shows_what_can_be_saved_and_no_abstract_base() -> None:
+    # The classes that `prefect block register -m prefect_video.blocks` takes.
+    registered = {name for name, value in inspect.getmembers(blocks) if value and Block.is_block_class(value)}
+    assert registered == set(blocks.__all__)
+    assert not any(inspect.isabstract(getattr(blocks, name)) for name in registered)

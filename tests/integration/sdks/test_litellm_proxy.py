@@ -15,7 +15,7 @@ import pytest
 from prefect_video import HeldForReview, RequestRejected, Shot
 from prefect_video.downloads import LinkPolicy, download, open_download_client, probe
 from prefect_video.emulator import Emulator, EmulatorSettings
-from prefect_video.errors import AuthenticationFailed
+from prefect_video.errors import AuthenticationFailed, SubmitOutcomeUnknown
 from prefect_video.generations import Status
 from prefect_video.providers.http import HttpSettings
 from prefect_video.providers.openai import OpenAIProvider
@@ -131,6 +131,18 @@ async def test_it_lists_nothing_so_that_an_unanswered_submit_is_held(proxy: Prox
     provider = proxy.provider()
     with pytest.raises(HeldForReview, match="litellm does not list its generations"):
         await provider.find_unclaimed(SHOT, idempotency_key="k", sent_at=datetime.now(UTC), known={})
+    await provider.aclose()
+
+
+@pytest.mark.timeout(240)
+async def test_without_retries_a_submit_that_the_server_fails_is_sent_on_once(proxy: Proxy) -> None:
+    accepted = proxy.emulator.usage()["accepted"]
+    proxy.emulator.add_fault(operation="submit", kind="error_after", times=None)
+    provider = proxy.provider()
+    with pytest.raises(SubmitOutcomeUnknown):
+        await provider.submit(SHOT, idempotency_key="k", project="film")
+    proxy.emulator.clear_faults()
+    assert proxy.emulator.usage()["accepted"] == accepted + 1
     await provider.aclose()
 
 

@@ -18,8 +18,11 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect_video.emulator import Emulator
 from prefect_video.flows import collect_generations, generate_project
 from prefect_video.ledger import Ledger, ReceivedEvent
+from prefect_video.pipeline import run_project
+from prefect_video.service import ServiceSettings, create_app
 from prefect_video.service.prefect_events import build_event, open_announcer
 from tests.support.records import a_generation, submit_one
+from tests.support.service_fixtures import TOKEN
 from tests.unit.service.test_webhooks import project
 
 
@@ -55,6 +58,27 @@ async def test_an_end_is_an_build_event_prefect(prefect_api: str, ledger: Ledger
     assert found[0]["payload"]["job_id"] == job.id
     related = {resource["prefect.resource.id"] for resource in found[0]["related"]}
     assert {"prefect-video.project.coffee-ad", "prefect-video.account.sora-1"} <= related
+
+
+async def test_a_service_announces_a_budget_that_is_nearly_used_up(
+    prefect_api: str, environment: Path, provider: Emulator
+) -> None:
+    app = create_app(ServiceSettings.from_environment(api_token=TOKEN))
+    film = project("one").model_copy(update={"name": "announced", "budget_videos": 1})
+    async with app.router.lifespan_context(app):
+        (session,) = app.state.sessions.sessions
+        await run_project(session, film)
+    await asyncio.to_thread(EventsWorker.instance().drain)
+    query = {
+        "filter": {
+            "event": {"name": ["video.budget.nearly-used"]},
+            "resource": {"id": ["prefect-video.budget.project.announced"]},
+        }
+    }
+    async with httpx.AsyncClient(base_url=prefect_api) as client, asyncio.timeout(30):
+        while not (found := (await client.post("/events/filter", json=query)).json()["events"]):
+            await asyncio.sleep(0.2)
+    assert found[0]["resource"]["prefect-video.environment"] == "production"
 
 
 async def test_the_trigger_fits_what_is_announced(ledger: Ledger) -> None:

@@ -36,18 +36,34 @@ def test_it_serves_until_it_is_interrupted(environment: Path, provider: Emulator
         finally:
             process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=20)
+        assert process.returncode == 0, "for a service, to be ended is the normal end"
         assert "Traceback" not in err, err
         assert "a-token" not in out + err + "".join(lines)
 
 
 @pytest.mark.parametrize(
-    ("token", "options", "named"),
-    [("short", (), "PREFECT_VIDEO_SERVICE_API_TOKEN"), ("long-enough-a-token", ("--account", "unknown"), "unknown")],
+    ("variables", "options", "named"),
+    [
+        ({"PREFECT_VIDEO_SERVICE_API_TOKEN": "short"}, (), "PREFECT_VIDEO_SERVICE_API_TOKEN"),
+        ({"PREFECT_VIDEO_SERVICE_API_TOKEN": "long-enough-a-token"}, ("--account", "unknown"), "unknown"),
+        ({"SORA_WEBHOOK_SECRET": "whsec_"}, (), "SORA_WEBHOOK_SECRET: "),
+        ({}, ("--host", "0.0.0.0"), "PREFECT_VIDEO_SERVICE_HOSTS"),
+    ],
+    ids=["token", "account", "secret", "host"],
 )
 def test_a_setting_that_cannot_be_used_is_named_in_one_line(
-    call: InProcess, monkeypatch: pytest.MonkeyPatch, token: str, options: tuple[str, ...], named: str
+    environment: Path,
+    provider: Emulator,
+    call: InProcess,
+    monkeypatch: pytest.MonkeyPatch,
+    variables: dict[str, str],
+    options: tuple[str, ...],
+    named: str,
 ) -> None:
-    monkeypatch.setenv("PREFECT_VIDEO_SERVICE_API_TOKEN", token)
+    monkeypatch.delenv("PREFECT_VIDEO_SERVICE_API_TOKEN", raising=False)
+    monkeypatch.delenv("PREFECT_VIDEO_WEBHOOK_URL", raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
     answer = call("serve", "--port", "0", *options)
     assert answer.status == 2, answer.err
     assert named in answer.err

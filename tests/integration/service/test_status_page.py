@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import os
+import re
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,8 @@ import pytest
 from prefect_video.emulator import Emulator
 from prefect_video.service import add_token, create_token
 from tests.integration.gallery.test_browser import HOSTILE, find_chromium
-from tests.support.service_fixtures import TOKEN, open_environment_session, run_service
+from tests.support.records import a_request
+from tests.support.service_fixtures import TOKEN, Service, open_environment_session, run_service
 from tests.unit.service.test_jobs import REQUEST
 
 playwright = pytest.importorskip("playwright.async_api", reason="playwright is not installed")
@@ -51,6 +54,34 @@ async def test_without_tokens_it_is_for_this_machine_only(environment: Path, pro
         # A name that leads here from a page elsewhere, and a proxy in front.
         assert (await service.client.get("/status", headers={"Host": "evil.example"})).status_code == 403
         assert (await service.client.get("/status", headers={"X-Forwarded-For": "203.0.113.9"})).status_code == 403
+
+
+async def test_plans_quotas_and_the_queue_by_priority_are_shown(
+    environment: Path, provider: Emulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SORA_PLAN", "api-tier-1")
+    async with run_service() as service:
+        (session,) = service.app.state.sessions.sessions
+        account, slots = session.provider.account.id, session.account_slots
+        waiting = [("high", 3), ("normal", 2), ("low", 1)]
+        requests = [priority for priority, number in waiting for _ in range(number)]
+        await session.ledger.claims.claim(
+            [a_request(index, account=account, priority=priority) for index, priority in enumerate(requests)]
+        )
+        shown = await read_accounts(service)
+        assert shown == [["sora", "in use", f"0 of {slots}", "3", "2", "1", "6 of 100", "94"]]
+        until = datetime.now(UTC) + timedelta(days=3)
+        await session.ledger.accounts.record_quota(account, until)
+        (line,) = await read_accounts(service)
+        assert line[1] == f"quota used up until {until:%Y-%m-%d %H:%M} UTC"
+
+
+async def read_accounts(service: Service) -> list[list[str]]:
+    """Read the rows of the table of accounts, as text."""
+    page = (await service.client.get("/status")).text
+    table = page.partition("Plans and quotas")[2].partition("<tbody>")[2].partition("</tbody>")[0]
+    cells = [re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row, re.DOTALL) for row in table.split("</tr>")[:-1]]
+    return [[re.sub(r"<[^>]+>", "", cell).strip() for cell in row] for row in cells]
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -105,37 +105,6 @@ async def test_an_object_of_the_wrong_size_is_removed(
     assert s3.files(bucket) == {}
 
 
-class LateClient:
-    """A client whose server finds a new object only at the third request."""
-
-    def __init__(self, client: Any) -> None:
-        self._client = client
-        self.heads = 0
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._client, name)
-
-    async def head_object(self, *, Bucket: str, Key: str) -> Any:
-        self.heads += 1
-        return await self._client.head_object(Bucket=Bucket, Key=f"{Key}.absent" if self.heads < 3 else Key)
-
-
-async def test_an_object_that_is_found_a_little_later_is_published(
-    store: Store, spool: Path, s3: S3Server, bucket: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    clients: list[LateClient] = []
-
-    async def upload_file(client: Any, *arguments: Any, **options: Any) -> None:
-        clients.append(LateClient(client))
-        await s3_upload.upload_file(clients[0], *arguments, **options)
-
-    monkeypatch.setattr(s3_upload, "_HEAD_DELAYS_SECONDS", (0.01, 0.01))
-    monkeypatch.setattr(s3_store, "upload_file", upload_file)
-    await publish(store, spool)
-    assert clients[0].heads == 3
-    assert len(s3.files(bucket)) == 1
-
-
 async def test_a_cancelled_upload_leaves_nothing(
     store: Store, spool: Path, s3: S3Server, bucket: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

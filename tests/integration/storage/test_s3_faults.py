@@ -7,9 +7,10 @@ import os
 from pathlib import Path, PurePosixPath
 
 import pytest
+from aiohttp import web
 
 from prefect_video.errors import StoreError
-from prefect_video.storage import open_store
+from prefect_video.storage import open_store, s3_upload
 from prefect_video.storage.s3_upload import PART_BYTES
 from tests.support.s3_faults import (
     Refusal,
@@ -25,7 +26,10 @@ TARGET = PurePosixPath("film/opening.mp4")
 
 
 @pytest.mark.parametrize("refuse", [no_reading, no_parts, no_deleting])
-async def test_the_check_does_what_the_work_does(s3: S3Server, bucket: str, refuse: Refusal) -> None:
+async def test_the_check_does_what_the_work_does(
+    s3: S3Server, bucket: str, monkeypatch: pytest.MonkeyPatch, refuse: Refusal
+) -> None:
+    monkeypatch.setattr(s3_upload, "_HEAD_DELAYS_SECONDS", (0.01,))
     async with serve_faulty_s3(s3, refuse) as faulty:
         store = open_store(f"s3://{bucket}/films", options=faulty.options)
         with pytest.raises(StoreError, match=r"cannot write to s3://.*, read it and delete it"):
@@ -66,6 +70,29 @@ async def test_the_requests_of_the_check_are_those_of_the_work(s3: S3Server, buc
 
 def queries(path: str) -> list[str]:
     return [query for query in path.partition("?")[2].split("&") if query]
+
+
+@pytest.mark.parametrize("status", [403, 404])
+async def test_an_object_that_is_found_a_little_later_is_published(
+    s3: S3Server, bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, status: int
+) -> None:
+    hidden: list[str] = []
+
+    def hide_after_writing(request: web.Request) -> tuple[int, str] | None:
+        is_written = any(method == "PUT" for method, *_ in faulty.requests)
+        if request.method != "HEAD" or not is_written or len(hidden) == 2:
+            return None
+        hidden.append(request.path)
+        return status, "NotYet"
+
+    monkeypatch.setattr(s3_upload, "_HEAD_DELAYS_SECONDS", (0.01, 0.01))
+    (tmp_path / "small").write_bytes(b"small")
+    async with serve_faulty_s3(s3, hide_after_writing) as faulty:
+        store = open_store(f"s3://{bucket}/films", options=faulty.options)
+        await store.publish(tmp_path / "small", TARGET, content_type="video/mp4")
+        await store.aclose()
+    assert len(hidden) == 2
+    assert list(s3.files(bucket)) == [f"films/{TARGET}"]
 
 
 async def test_a_server_without_content_md5_gets_none_and_the_log_says_so(

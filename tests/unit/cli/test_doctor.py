@@ -112,6 +112,19 @@ def test_the_first_fault_hides_no_other(call: InProcess, tmp_path: Path, monkeyp
     assert all(check["fix"] for check in checks.values() if not check["ok"])
 
 
+def test_a_prefect_that_cannot_be_used_hides_no_other_fault(
+    call: InProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail() -> None:
+        raise RuntimeError("PREFECT_LOGGING_LEVEL is none")
+
+    monkeypatch.setattr(doctor, "ensure_api", fail)
+    (tmp_path / "file").write_text("no folder")
+    checks = checks_of(call, "--store", str(tmp_path / "file" / "videos"))
+    assert [name for name, check in checks.items() if not check["ok"]] == ["prefect API", "store"]
+    assert "PREFECT_LOGGING_LEVEL" in checks["prefect API"]["fix"]
+
+
 @pytest.mark.usefixtures("without_prefect")
 def test_a_block_that_is_not_there_is_never_ticked(call: InProcess, monkeypatch: pytest.MonkeyPatch) -> None:
     async def aload(name: str) -> Any:

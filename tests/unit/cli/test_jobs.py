@@ -287,6 +287,30 @@ def test_an_unanswered_submit_that_was_accepted_is_fetched_and_not_bought_again(
     assert quick_emulator.usage()["submitted"] == billed
 
 
+def test_a_submit_through_a_litellm_proxy_is_settled_by_the_id_that_its_console_shows(
+    call: InProcess, quick_emulator: Emulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LITELLM_API_KEY", quick_emulator.key)
+    monkeypatch.setenv("LITELLM_BASE_URL", f"{quick_emulator.url}/profiles/litellm/v1")
+    quick_emulator.add_fault(operation="submit", kind="reset_after", match={"prompt": "through a proxy"})
+    shot = Shot(id="sea", prompt="the sea, through a proxy", duration=1, resolution="480p")
+    before = quick_emulator.usage()["accepted"]
+
+    async def produce() -> list[str]:
+        async with await open_session(SessionRef.from_names("litellm")) as session:
+            report = await run_project(session, Project(name="film", shots=(shot,)))
+            return [line.status for line in report.shots]
+
+    assert asyncio.run(produce()) == ["held"]
+    (held,) = call("jobs", "--held", "--json").json["jobs"]
+    assert "litellm does not list its generations" in held["hold_reason"]
+    console_id = quick_emulator.requests()[-1]["id"]
+    assert call("resolve", held["id"], "--generation", console_id).status == 0
+    assert call("collect", "--wait").status == 0
+    assert asyncio.run(produce()) == ["stored"]
+    assert quick_emulator.usage()["accepted"] == before + 1
+
+
 def test_a_generation_of_another_prompt_is_not_taken(call: InProcess) -> None:
     job = create_unanswered_job()
     other = submit_job(Project(name="film", shots=(Shot(id="other", prompt="something else", duration=1),)))

@@ -1,4 +1,4 @@
-"""The start of commands: what they import, which is most of what a short command costs."""
+"""The start of commands and of a run: what they import, which is most of what a short one costs."""
 
 from __future__ import annotations
 
@@ -55,6 +55,14 @@ def test_what_the_ledger_answers_needs_neither_prefect_nor_anything_else_heavy(
         assert [(shot["status"], shot["cached"]) for shot in answer["shots"]] == [("stored", True)] * 2
         assert answer["cost_usd"] == 0
     assert quick_emulator.usage()["requests"] == requests
+
+
+def test_the_process_of_a_run_imports_what_one_flow_needs_and_nothing_of_receivers() -> None:
+    code = (
+        "import prefect, sys; before = set(sys.modules); from prefect_video.flows import generate_project;"
+        f" print(*(set(sys.modules) - before) & {{*{HEAVY!r}, 'cryptography', 'prefect_video.experiments'}} - {{'prefect'}})"
+    )
+    assert subprocess.check_output([sys.executable, "-c", code], text=True).split() == []
 
 
 def test_a_default_of_ours_leaves_the_value_of_a_prefect_profile(tmp_path: Path) -> None:

@@ -60,6 +60,15 @@ def test_error_before_and_after_acceptance(waiting: Emulator) -> None:
     assert _count_submits(waiting) == (2, 1, 1)
 
 
+def test_a_repeated_submit_is_accepted_twice_and_answered_once(waiting: Emulator) -> None:
+    waiting.add_fault(operation="submit", kind="repeated")
+    client = Client.connect(waiting)
+    answered = client.submit("one").json()["id"]
+    assert waiting.usage()["accepted"] == 2
+    newest, other = (item["id"] for item in client.list().json()["data"])
+    assert (newest, other != newest) == (answered, True)
+
+
 def test_generation_error_names_a_failed_generation(waiting: Emulator) -> None:
     waiting.add_fault(operation="submit", kind="generation_error")
     client = Client.connect(waiting)

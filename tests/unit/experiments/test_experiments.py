@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -27,6 +28,14 @@ from prefect_video.experiments.response_time import TimedVideo
 from tests.support.polling_fixtures import MakeEmulator, SessionOpener
 
 
+def assert_drawn(uri: str | None, picture: bytes | None) -> None:
+    """Assert that a measurement's chart is published as a PNG."""
+    assert uri is not None
+    assert re.fullmatch(r".*/experiment-[a-z-]+/measurement\.png", uri)
+    assert picture is not None
+    assert picture.startswith(b"\x89PNG")
+
+
 async def test_time_grows_with_length_and_a_second_run_pays_nothing(
     open_session: SessionOpener, crowded: MakeEmulator, tmp_path: Path
 ) -> None:
@@ -42,11 +51,7 @@ async def test_time_grows_with_length_and_a_second_run_pays_nothing(
             assert all(video.seconds > 0 for video in found.videos)
             assert not found.failures
             assert found.cost_usd == planned.plan.cost_usd == Decimal(emulator.usage()["billed_usd"])
-            uri, picture = await publish_measurement(session.store, found)
-            assert uri is not None
-            assert uri.endswith("/experiment-response-time/measurement.png")
-            assert picture is not None
-            assert picture.startswith(b"\x89PNG")
+            assert_drawn(*await publish_measurement(session.store, found))
         async with open_session(emulator) as session:
             assert (await plan_experiment(session, experiment)).buys == 0
             again = await run_experiment(session, experiment)
@@ -105,7 +110,7 @@ async def test_the_boundary_of_generations_at_once(open_session: SessionOpener, 
             # What was lifted is in force again, and the refusal that was looked for slows down no other run.
             assert session.account_slots == 3
             assert (await session.ledger.accounts.status(session.provider.account.id, slots=10)).slots == 10
-            await publish_measurement(session.store, found)
+            assert_drawn(*await publish_measurement(session.store, found))
             assert (await run_experiment(session, experiment)).reused
         assert emulator.usage()["billed"] == 5
 
@@ -126,7 +131,7 @@ async def test_webhooks_are_counted_lost_and_twice(open_session: SessionOpener, 
             assert 0 <= found.delays[-1] < 5
             assert found.cost_usd == Decimal(emulator.usage()["billed_usd"])
             assert session.settings.webhook_url is None
-            await publish_measurement(session.store, found)
+            assert_drawn(*await publish_measurement(session.store, found))
             assert (await run_experiment(session, experiment)).reused
         assert emulator.usage()["billed"] == 4
 

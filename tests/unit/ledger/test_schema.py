@@ -22,6 +22,8 @@ from prefect_video.ledger.tables import VERSION_TABLE, jobs_table, metadata
 from prefect_video.ledger.urls import parse_database_url
 from tests.support.records import a_request, an_asset, claim_one
 
+pytestmark = pytest.mark.usefixtures("real_migrations")
+
 
 async def run(url: str, work: Callable[[Database], Awaitable[None]]) -> None:
     database = Database(parse_database_url(url))

@@ -130,3 +130,14 @@ async def test_nor_does_a_waiter_that_had_given_way() -> None:
     blocked.set()
     await busy
     assert semaphore._free == 1
+
+
+async def test_a_slot_that_is_given_back_early_is_free_once() -> None:
+    semaphore = PrioritySemaphore(1)
+    async with semaphore.acquire(0) as slot:
+        slot.release()
+        slot.release()
+        async with semaphore.acquire(0):
+            assert not semaphore.is_free
+        assert semaphore.is_free
+    assert semaphore._free == 1

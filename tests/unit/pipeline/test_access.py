@@ -1,4 +1,4 @@
-"""A wrong endpoint or key shows before anything is claimed, in a free read; what is stored needs no provider."""
+"""What can be checked for free shows before anything is claimed, once a session; what is stored needs no provider."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ from typing import Any
 
 import pytest
 
-from prefect_video.errors import AuthenticationFailed, RequestRejected
+from prefect_video.errors import AuthenticationFailed, RequestRejected, StoreError
+from prefect_video.pipeline.entry_points import run_project
 from prefect_video.providers.sora.provider import SoraProvider
+from prefect_video.storage.local import LocalStore
 from tests.support.recovery import RecoveryHarness, a_shot, film, statuses
 
 
@@ -73,6 +75,33 @@ async def test_it_is_checked_once_a_session_and_not_for_what_is_stored(harness: 
     listed = harness.emulator.usage()["requests"]["list"]
     assert statuses(await harness.run(shots, kind=WrongKey)) == ["stored"] * 3
     assert harness.emulator.usage()["requests"]["list"] == listed
+
+
+async def test_the_store_is_checked_once_a_session(harness: RecoveryHarness, monkeypatch: pytest.MonkeyPatch) -> None:
+    checks: list[LocalStore] = []
+
+    async def check(store: LocalStore) -> None:
+        await real(store)
+        checks.append(store)
+
+    real = LocalStore.check
+    monkeypatch.setattr(LocalStore, "check", check)
+    async with harness.session() as session:
+        for number in (1, 2):
+            assert statuses(await run_project(session, film(a_shot(number)))) == ["stored"]
+        assert checks == [session.store]
+
+
+async def test_a_spool_that_others_may_write_to_is_reported_before_anything_is_claimed(
+    harness: RecoveryHarness,
+) -> None:
+    spool = harness.folder / "spool"
+    spool.mkdir()
+    spool.chmod(0o777)
+    with pytest.raises(StoreError, match=r"cannot use the spool folder .*others may write to it"):
+        await harness.run(a_shot())
+    assert harness.emulator.usage()["submitted"] == 0
+    assert await harness.rows() == []
 
 
 async def test_it_can_be_switched_off(harness: RecoveryHarness) -> None:

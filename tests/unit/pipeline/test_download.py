@@ -14,6 +14,7 @@ from prefect_video.generations import Generation
 from prefect_video.ledger import State
 from prefect_video.pipeline.reports import ProjectReport
 from prefect_video.pipeline.steps.download import spool_file
+from prefect_video.providers.openrouter.provider import OpenRouterProvider
 from prefect_video.providers.sora.provider import SoraProvider
 from prefect_video.storage.publish import read_sidecar
 from tests.support.recovery import RecoveryHarness, a_shot, statuses
@@ -47,6 +48,23 @@ async def test_trouble_that_passes(harness: RecoveryHarness, fault: dict[str, An
     assert whole(video)
     assert harness.paid == (1, 1)
     assert harness.emulator.usage()["leaked_keys"] == 0
+
+
+@pytest.mark.parametrize("status", [401, 403])
+async def test_a_link_that_a_gateways_key_does_not_open_and_a_preview_before_it(
+    harness: RecoveryHarness, status: int
+) -> None:
+    emulator = harness.emulator
+
+    def behind_gateway(**_: Any) -> OpenRouterProvider:
+        models = {"sora-2": "emulator/video"}
+        return OpenRouterProvider(api_key=emulator.key, base_url=f"{emulator.url}/api/v1", models=models)
+
+    emulator.add_fault(operation="content", kind="denied", denied_status=status)
+    emulator.add_fault(operation="retrieve", kind="preview_first", times=None)
+    assert statuses(await harness.run(a_shot(), kind=behind_gateway)) == ["stored"]
+    assert harness.paid == (1, 1)
+    assert emulator.usage()["leaked_keys"] == 0
 
 
 class Reticent(SoraProvider):

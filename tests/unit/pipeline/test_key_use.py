@@ -56,6 +56,7 @@ async def test_an_old_key_is_reminded_of_once_a_day_by_all_processes(harness: Re
             await run_project(session, film(a_shot(number)))
             (age,) = await check_keys(session)
             assert (age.ok, "91 days" in age.detail) == (False, True)
+            assert "; used last " in age.detail
     assert [use.age.days for use in reminded] == [91]
     async with harness.session(kind=account(NEW)) as session:
         (age,) = await check_keys(session)

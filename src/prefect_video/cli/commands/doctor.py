@@ -14,9 +14,9 @@ from cyclopts import Parameter
 
 from prefect_video import __version__
 from prefect_video._counted import counted
-from prefect_video.cli.check_result import Check
+from prefect_video.cli.check_result import Check, describe_fault, run_checks
 from prefect_video.cli.key_checks import check_keys
-from prefect_video.cli.operation_checks import check_operation, describe_fault
+from prefect_video.cli.operation_checks import check_operation
 from prefect_video.cli.options import JsonFlag, SessionOptions
 from prefect_video.cli.output import DONE, FAILED, escape, print_json, stdout
 from prefect_video.cli.prefect_startup import PrefectUnavailable, ensure_api
@@ -121,6 +121,8 @@ def _check_prefect_api() -> Check:
         return Check(name="prefect API", ok=False, detail="not called", fix=str(error))
     except PrefectUnavailable as error:
         return Check(name="prefect API", ok=False, detail="no answer", fix=str(error))
+    except Exception as error:  # noqa: BLE001 -- Prefect is broken or set wrongly; the other findings are shown
+        return Check(name="prefect API", ok=False, detail="Prefect cannot be used", fix=describe_fault(error))
     from prefect.settings import PREFECT_API_URL
 
     url = PREFECT_API_URL.value()
@@ -162,13 +164,7 @@ async def _check_open_session(ref: SessionRef, session: Session, *, fix: bool) -
         "operation": lambda: check_operation(session),
         "store": check_store,
     }
-    found = [_check_key(ref)]
-    for name, check in checks.items():
-        try:
-            found += await check()
-        except Exception as error:  # noqa: BLE001 -- whatever is wrong, the other findings are shown
-            found.append(Check(name=name, ok=False, detail="cannot be checked", fix=describe_fault(error)))
-    return found
+    return [_check_key(ref), *await run_checks(checks)]
 
 
 async def _check_parts(ref: SessionRef) -> list[Check]:

@@ -15,7 +15,7 @@ from prefect_video.cli.options import (
     StoreOption,
     ledger_name,
 )
-from prefect_video.cli.output import DONE, Interrupted, print_status
+from prefect_video.cli.output import DONE, print_status
 from prefect_video.errors import InvalidInput, VideoError
 
 if TYPE_CHECKING:
@@ -58,8 +58,8 @@ def mcp(
     )
     try:
         asyncio.run(_serve_http(settings, host, port) if http else _serve_stdio(settings))
-    except Interrupted:
-        # For a service that is the normal end.
+    except KeyboardInterrupt:
+        # Ctrl-C or SIGTERM: for a service the normal end.
         return DONE
     return DONE
 

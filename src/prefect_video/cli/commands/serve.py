@@ -15,7 +15,7 @@ from prefect_video.cli.options import (
     StoreOption,
     ledger_name,
 )
-from prefect_video.cli.output import DONE, Interrupted, escape, stdout
+from prefect_video.cli.output import DONE, escape, stdout
 from prefect_video.errors import VideoError
 
 if TYPE_CHECKING:
@@ -58,8 +58,8 @@ def serve(
     settings = settings.model_copy(update={"hosts": find_known_hosts(host, settings)})
     try:
         asyncio.run(_serve(settings, host, port))
-    except Interrupted:
-        # uvicorn has shut down and raises the signal again; for a service that is the normal end.
+    except KeyboardInterrupt:
+        # uvicorn has shut down and raises the signal again, Ctrl-C's or SIGTERM's: for a service the normal end.
         return DONE
     except OSError as error:
         raise VideoError(f"cannot listen on {host}:{port}: {error.strerror or error}") from error

@@ -82,17 +82,18 @@ class DialectHandler:
 
         async def answer(rule: FaultRule | None) -> Response:
             nonlocal accepted
-            generation = self.engine.submit(
-                account,
-                self._dialect,
-                generation_request,
-                fail_at_once=rule is not None and rule.kind == "generation_error",
-                queueing=self._queueing,
-                moderated_later=self._moderated_later,
-                id_prefix=self._id_prefix,
-                billed_failure=build_billed_failure(rule),
-            )
-            accepted = True
+            for _ in range(2 if rule is not None and rule.kind == "repeated" else 1):
+                generation = self.engine.submit(
+                    account,
+                    self._dialect,
+                    generation_request,
+                    fail_at_once=rule is not None and rule.kind == "generation_error",
+                    queueing=self._queueing,
+                    moderated_later=self._moderated_later,
+                    id_prefix=self._id_prefix,
+                    billed_failure=build_billed_failure(rule),
+                )
+                accepted = True
             return render(generation, rule)
 
         try:

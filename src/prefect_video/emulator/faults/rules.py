@@ -12,6 +12,7 @@ request. Rules do not survive a restart.
 | error_before | all but webhook | – | 500 without a generation id; nothing was done |
 | error_after | submit, cancel | – | done (accepted, cancelled), then 500 without a generation id |
 | generation_error | submit | – | accepted and failed at once; 500 with `generation_id` |
+| repeated | submit | – | accepted twice, as when a proxy sends it again by itself; the answer is about the second |
 | reset_before | all but webhook | – | TCP reset without an answer; nothing was done |
 | reset_after | submit, retrieve, list, cancel | – | done, then TCP reset without an answer |
 | hang | all but webhook | seconds (60) | done, then no answer; reset after that time |
@@ -76,12 +77,12 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError,
 
 Operation = Literal["submit", "retrieve", "list", "cancel", "content", "webhook"]
 Kind = Literal[
-    "rate_limited", "quota_exhausted", "error_before", "error_after", "generation_error", "reset_before", "reset_after",
-    "hang", "delay", "slow", "truncated", "short_file", "wrong_content", "expired_link", "unknown_status", "not_found",
-    "list_off", "empty_page", "silent_list", "odd_item", "nameless_item", "lost_tail", "foreign_item", "twin_id",
-    "unfinished_hidden", "cached", "skewed", "untimed", "renamed_model", "shifted_page", "wrong_cost",
-    "foreign_answer", "inflated", "nested", "odd_number", "quoted_key", "wrapped", "blocked", "duplicate", "late",
-    "forged", "drop", "altered_file", "lying_headers", "not_ready", "denied", "wrong_size", "preview_first",
+    "rate_limited", "quota_exhausted", "error_before", "error_after", "generation_error", "repeated", "reset_before",
+    "reset_after", "hang", "delay", "slow", "truncated", "short_file", "wrong_content", "expired_link",
+    "unknown_status", "not_found", "list_off", "empty_page", "silent_list", "odd_item", "nameless_item", "lost_tail",
+    "foreign_item", "twin_id", "unfinished_hidden", "cached", "skewed", "untimed", "renamed_model", "shifted_page",
+    "wrong_cost", "foreign_answer", "inflated", "nested", "odd_number", "quoted_key", "wrapped", "blocked", "duplicate",
+    "late", "forged", "drop", "altered_file", "lying_headers", "not_ready", "denied", "wrong_size", "preview_first",
 ]  # fmt: skip
 Alteration = Literal[
     "longer", "shorter", "resized", "stretched", "black", "frozen", "silent", "trailing", "matroska", "unbranded",
@@ -95,6 +96,7 @@ ALLOWED_OPERATIONS: dict[Kind, frozenset[Operation]] = {
     "error_before": _HTTP,
     "error_after": frozenset({"submit", "cancel"}),
     "generation_error": frozenset({"submit"}),
+    "repeated": frozenset({"submit"}),
     "reset_before": _HTTP,
     "reset_after": _HTTP - {"content"},
     "hang": _HTTP,

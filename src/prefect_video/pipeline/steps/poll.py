@@ -10,6 +10,7 @@ from prefect_video._shield import shielded
 from prefect_video.errors import DeadlineExceeded, GenerationBlocked, GenerationFailed, GenerationInvalid
 from prefect_video.generations import Generation, ProviderFault, Status, find_hinted_seconds
 from prefect_video.ledger import Job, State
+from prefect_video.limits import StepRank
 from prefect_video.pipeline.steps.absence import require_loss_proven
 from prefect_video.pipeline.steps.deadline import apply_deadline_policy
 from prefect_video.pipeline.steps.end import ERRORS, end, raise_if_ended, require_same_account
@@ -49,10 +50,14 @@ async def poll(session: Session, job: Job) -> Job:
     # From the notice on, until the slot is free.
     session.step_priority.begin_urgent(job.id)
     if isinstance(ended, Generation):
-        return await record_end(session, job, ended)
-    ended = raise_if_ended(ended)
-    session.notify(SessionEvent.COMPLETED, ended)
-    return ended
+        job = await record_end(session, job, ended)
+    else:
+        job = raise_if_ended(ended)
+        session.notify(SessionEvent.COMPLETED, job)
+    session.step_priority.end_urgent(job.id)
+    # The next shot has the slot by now: it is sent before the orchestrator records the end of this step.
+    await session.step_priority.yield_to_urgent(StepRank.POLL)
+    return job
 
 
 async def record_end(session: Session, job: Job, generation: Generation) -> Job:

@@ -10,16 +10,17 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import httpx
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from prefect_video._tls import trusted_certificates
 from prefect_video.errors import InvalidInput, ProviderUnavailable
 from prefect_video.generations import WebhookEvent
 from prefect_video.providers.webhook_signatures import raise_if_replayed
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 KEYS_URL: Final = "https://rest.fal.ai/.well-known/jwks.json"
 KEYS_FRESH_SECONDS: Final = 24 * 3600.0
@@ -101,6 +102,9 @@ def read_webhook(headers: Mapping[str, str], body: bytes, keys: SigningKeys) -> 
 
 
 def _is_signed(message: bytes, signature: bytes, keys: Sequence[Ed25519PublicKey]) -> bool:
+    # Where it is used: a run that polls receives no webhook, and the library takes 6 MB.
+    from cryptography.exceptions import InvalidSignature
+
     for key in keys:
         try:
             key.verify(signature, message)
@@ -125,6 +129,8 @@ def _read_event(body: bytes, *, sent_at: datetime) -> WebhookEvent:
 
 
 def _decode_key(text: str) -> Ed25519PublicKey:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
     try:
         return Ed25519PublicKey.from_public_bytes(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)))
     except binascii.Error as error:

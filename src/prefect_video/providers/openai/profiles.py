@@ -1,7 +1,7 @@
 """Profiles of servers that speak the OpenAI Videos dialect: the deviations of each, as data.
 
 By the sources and documents of vLLM-Omni 0.30, SGLang 0.5.23 and TensorRT-LLM (main), none of which was tried on a GPU,
-and by a LiteLLM proxy 1.106 that was run. An engine whose deviations the fields below can describe needs one row of
+and by a LiteLLM proxy 1.108 that was run. An engine whose deviations the fields below can describe needs one row of
 `PROFILES` and nothing else.
 """
 

@@ -51,8 +51,8 @@ class OpenAIDialect:
 
     def app(self) -> Starlette:
         """Build the ASGI application, to be mounted at the profile's prefix."""
-        # A wrapped id is base64 and may hold slashes.
-        video = "/videos/{id:path}" if self._profile.wraps_ids else "/videos/{id}"
+        # Ids may hold slashes: a wrapped one, which is base64, and those of the setting `ids="reserved"`.
+        video = "/videos/{id:path}"
         remixes = [route(f"{video}/remix", POST=self.remix)] if self._profile.remixes else []
         return Starlette(
             routes=[
