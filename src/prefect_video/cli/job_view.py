@@ -45,6 +45,7 @@ def public_job(job: Job) -> dict[str, Any]:
         "updated_at": job.updated_at.isoformat(),
         "uri": job.asset.uri if job.asset else None,
         "error": job.error_message,
+        "degraded": job.degraded,
         "quality": job.quality.model_dump(mode="json") if job.quality else None,
         "flow_run_id": job.flow_run_id,
     }

@@ -7,6 +7,7 @@ from typing import Final
 
 import httpx
 
+from prefect_video._counted import counted
 from prefect_video._tls import trusted_certificates
 from prefect_video.cli.check_result import Check
 from prefect_video.ledger import HoldReason, Ledger, command_line
@@ -17,12 +18,14 @@ _LEDGER_OFFSET: Final = timedelta(seconds=5)
 _PROVIDER_OFFSET: Final = timedelta(seconds=60)
 """Providers' clocks need only be near: dates are whole seconds, and their servers differ."""
 _WEBHOOK_SECONDS: Final = 10.0
+_DEGRADED_LIMIT: Final = 100
 
 
 async def check_operation(session: Session) -> list[Check]:
     """Check what an open session shows of the operation that it is part of."""
     return [
         await _check_held(session.ledger),
+        await _check_degraded(session.ledger),
         await _check_ledger_clock(session.ledger),
         *await _check_connections(session.ledger),
         *_check_provider_clock(session),
@@ -39,6 +42,21 @@ async def _check_held(ledger: Ledger) -> Check:
     reasons = ", ".join(f"{number} {reason.replace('_', ' ')}" for reason, number in sorted(waiting.items()))
     fix = f"decide each: {command_line('jobs', '--held', ledger=ledger.command_option)}"
     return Check(name="held jobs", ok=False, detail=f"{sum(waiting.values())} wait for a decision: {reasons}", fix=fix)
+
+
+async def _check_degraded(ledger: Ledger) -> Check:
+    """Say what fallbacks and adaptations have given up this month; a project that allows them is no fault."""
+    month = datetime.now(UTC).replace(day=1, hour=0, minute=0, second=0, microsecond=0)
+    found = await ledger.jobs.find_degraded(since=month, limit=_DEGRADED_LIMIT)
+    detail = "no video of this month differs from its request"
+    if found:
+        newest = found[0]
+        more = " or more" if len(found) == _DEGRADED_LIMIT else ""
+        detail = (
+            f"{counted(len(found), 'video')}{more} of this month made otherwise than requested,"
+            f" the newest {newest.project}/{newest.shot.id}: {newest.degraded}"
+        )
+    return Check(name="degraded videos", ok=True, detail=detail)
 
 
 async def _check_ledger_clock(ledger: Ledger) -> Check:

@@ -29,13 +29,21 @@ from prefect_video.gallery.publication import (
     publish_gallery,
     publish_index,
 )
-from prefect_video.gallery.status_page import AccountLine, HeldLine, LimitLine, ServiceStatus, render_status
+from prefect_video.gallery.status_page import (
+    AccountLine,
+    DegradedLine,
+    HeldLine,
+    LimitLine,
+    ServiceStatus,
+    render_status,
+)
 
 __all__ = [
     "COLUMNS",
     "MANIFEST_NAME",
     "PAGE_NAME",
     "AccountLine",
+    "DegradedLine",
     "FilmRecord",
     "HeldLine",
     "LimitLine",

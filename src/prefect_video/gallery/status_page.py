@@ -78,6 +78,22 @@ class HeldLine(_Record):
     reason: str
 
 
+class DegradedLine(_Record):
+    """A video that was made otherwise than requested.
+
+    Attributes:
+        id: Id of its job.
+        project: Its project.
+        shot: Its shot.
+        changes: How it differs.
+    """
+
+    id: str
+    project: str
+    shot: str
+    changes: str
+
+
 class ServiceStatus(_Record):
     """The state of a service at a moment.
 
@@ -93,6 +109,8 @@ class ServiceStatus(_Record):
         limits: The budgets of the ledger, and those of tokens.
         held: The newest jobs that wait for a decision.
         has_more_held: There are more of them.
+        degraded: The newest videos of this month that were made otherwise than requested.
+        has_more_degraded: There are more of them.
     """
 
     made_at: datetime
@@ -106,6 +124,8 @@ class ServiceStatus(_Record):
     limits: tuple[LimitLine, ...]
     held: tuple[HeldLine, ...]
     has_more_held: bool
+    degraded: tuple[DegradedLine, ...] = ()
+    has_more_degraded: bool = False
 
 
 def render_status(status: ServiceStatus) -> bytes:

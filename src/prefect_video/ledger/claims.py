@@ -368,6 +368,7 @@ def row_from_request(
         "on_mismatch": job_request.on_mismatch,
         "requester": job_request.requester.name if job_request.requester else None,
         "traceparent": job_request.traceparent,
+        "degraded": job_request.degraded,
         "left_count": 0,
         "max_attempts": job_request.max_attempts,
         "quality_policy": job_request.quality_policy,

@@ -63,6 +63,8 @@ Index(
     sqlite_where=_accepted,
     postgresql_where=_accepted,
 )
+_degraded = jobs_table.c.degraded.is_not(None)
+Index("ix_jobs_degraded", jobs_table.c.created_at, sqlite_where=_degraded, postgresql_where=_degraded)
 Index("ix_jobs_late", jobs_table.c.state, sqlite_where=OF_LATE, postgresql_where=OF_LATE)
 _waiting = jobs_table.c.waiting_since.is_not(None)
 Index(

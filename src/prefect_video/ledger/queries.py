@@ -211,6 +211,22 @@ class Queries(LedgerBase):
             conditions.append(or_(jobs_table.c.hold_reason.is_not(None), jobs_table.c.left_count >= LEFT_OFTEN))
         return await self._select(*conditions, newest_first=True, limit=limit)
 
+    async def find_degraded(self, *, since: datetime, limit: int) -> list[Job]:
+        """Find the rows of videos that differ from what their projects request, newest first.
+
+        Args:
+            since: Only those created at that time or later; released ones, for which nothing was sent, are left out.
+            limit: At most this many.
+        """
+        columns = jobs_table.c
+        return await self._select(
+            columns.degraded.is_not(None),
+            columns.created_at >= since,
+            columns.state != State.RELEASED,
+            newest_first=True,
+            limit=limit,
+        )
+
     async def page(
         self,
         *,

@@ -120,6 +120,7 @@ class JobRequest(_Record):
         flow_run_id: The Prefect flow run (or any run key) that asks.
         priority: Who goes first when an account's slots are taken; first come, first served among equals.
         is_fallback: It gives up part of what the project requests.
+        degraded: How its video differs from what the project requests; None where it does not.
         alternatives: The requests, of other accounts or in other forms, whose job would serve the same take.
         on_mismatch: What to do with a video that is not as requested; None for what the settings say.
         reservation: Fingerprint of the late reservation that is used up by this request, or freed; None for none.
@@ -145,6 +146,7 @@ class JobRequest(_Record):
     flow_run_id: str | None = None
     priority: Priority = "normal"
     is_fallback: bool = False
+    degraded: str | None = None
     alternatives: tuple[JobRequest, ...] = ()
     on_mismatch: MismatchPolicy | None = None
     reservation: str | None = None
@@ -175,6 +177,7 @@ class Job(_Record):
     row have left it for later, and `left_reason` why the last one has. `quality` is what the gates of `quality_policy`
     have found in its video. `requester` is the client of the service whose monthly limit it counts against.
     `key_fingerprint` is that of the key that it was last sent with; None where it was not sent, or by which is unknown.
+    `degraded` is how its video differs from what its project requests, by a fallback or an adaptation to its account.
     `traceparent` is the span that has requested it: later steps, of other processes too, join its trace.
     `seconds_taken` is the time from its acceptance to its end, where that was seen.
     """
@@ -225,6 +228,7 @@ class Job(_Record):
     key_fingerprint: str | None = None
     traceparent: str | None = None
     seconds_taken: float | None = None
+    degraded: str | None = None
 
     @property
     def is_service_request(self) -> bool:

@@ -148,6 +148,7 @@ jobs_table = Table(
     Column("requester", String),
     Column("key_fingerprint", String),
     Column("traceparent", String),
+    Column("degraded", Text),
 )
 
 history = Table(

@@ -303,7 +303,8 @@ def _candidates(
         job_requests = build_job_requests(route.session, route.shot, project, images, options)
         for candidates, job_request in zip(takes, job_requests, strict=True):
             key = (id(route.session), job_request.fingerprint)
-            request = job_request.model_copy(update={"is_fallback": is_fallback})
+            degraded = "; ".join(route.changes) or None
+            request = job_request.model_copy(update={"is_fallback": is_fallback, "degraded": degraded})
             candidates.setdefault(key, Candidate(route, request))
     for candidates in takes:
         _name_alternatives(candidates.values())

@@ -15,7 +15,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from prefect_video import __version__
-from prefect_video.gallery import AccountLine, HeldLine, LimitLine, ServiceStatus, render_status
+from prefect_video.gallery import AccountLine, DegradedLine, HeldLine, LimitLine, ServiceStatus, render_status
 from prefect_video.ledger import BudgetUsage, Requester, SpendRow, usd_sum
 from prefect_video.service.api_tokens import ApiTokens
 from prefect_video.service.jobs import Guard
@@ -24,6 +24,7 @@ from prefect_video.service.sessions import Sessions
 from prefect_video.session import Session
 
 _HELD_LINES: Final = 20
+_DEGRADED_LINES: Final = 20
 _HEADERS: Final = {
     # The page names its own style and script by their digests; what only a header can say is said here.
     "Content-Security-Policy": "frame-ancestors 'none'",
@@ -76,6 +77,7 @@ class StatusPage:
         month = await ledger.spend.report(by="month", since=today.replace(day=1))
         lags = [item.oldest_event_at for item in measured.accounts if item.oldest_event_at]
         held = await ledger.jobs.find(hold_reason=True, limit=_HELD_LINES + 1)
+        degraded = await ledger.jobs.find_degraded(since=today.replace(day=1), limit=_DEGRADED_LINES + 1)
         return ServiceStatus(
             made_at=now,
             version=__version__,
@@ -91,6 +93,11 @@ class StatusPage:
                 for job in held[:_HELD_LINES]
             ),
             has_more_held=len(held) > _HELD_LINES,
+            degraded=tuple(
+                DegradedLine(id=job.id, project=job.project, shot=job.shot.id, changes=job.degraded or "")
+                for job in degraded[:_DEGRADED_LINES]
+            ),
+            has_more_degraded=len(degraded) > _DEGRADED_LINES,
         )
 
     async def _read_limits(self) -> tuple[LimitLine, ...]:

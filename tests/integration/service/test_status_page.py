@@ -76,6 +76,19 @@ async def test_plans_quotas_and_the_queue_by_priority_are_shown(
         assert line[1] == f"quota used up until {until:%Y-%m-%d %H:%M} UTC"
 
 
+async def test_what_fallbacks_have_given_up_is_shown(environment: Path, provider: Emulator) -> None:
+    async with run_service() as service:
+        page = (await service.client.get("/status")).text
+        assert "No video of this month differs from its request." in page
+        (session,) = service.app.state.sessions.sessions
+        changes = "duration: 8 became <4>"
+        wanted = [a_request(number, degraded=changes if number else None) for number in range(3)]
+        await session.ledger.claims.claim(wanted)
+        page = (await service.client.get("/status")).text
+        assert "2 videos of this month, by fallbacks" in page
+        assert page.count("duration: 8 became &lt;4&gt;") == 2
+
+
 async def read_accounts(service: Service) -> list[list[str]]:
     """Read the rows of the table of accounts, as text."""
     page = (await service.client.get("/status")).text

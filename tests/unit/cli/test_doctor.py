@@ -195,20 +195,26 @@ def test_the_quota_of_the_plan_and_the_queue_are_seen(
     }.items():
         monkeypatch.setenv(name, value)
 
-    async def reserve(number: int, priority: str) -> None:
+    async def reserve(number: int, priority: str, degraded: str | None = None) -> None:
         async with await open_environment_session() as session, await Ledger.open(url) as ledger:
             await ledger.claims.claim(
                 [
-                    a_request(index, account=session.provider.account.id, priority=priority)
+                    a_request(index, account=session.provider.account.id, priority=priority, degraded=degraded)
                     for index in range(number, number + 50)
                 ]
             )
 
     asyncio.run(reserve(0, "high"))
-    quota = checks_of(call, "--provider", "sora")["quota"]
+    found = checks_of(call, "--provider", "sora")
+    quota = found["quota"]
     assert quota["ok"]
     assert quota["detail"] == "50 of 100 this month; waiting to be sent: 50 high"
-    asyncio.run(reserve(50, "low"))
-    quota = checks_of(call, "--provider", "sora")["quota"]
+    assert found["degraded videos"]["detail"] == "no video of this month differs from its request"
+    asyncio.run(reserve(50, "low", degraded="duration: 8 became 4"))
+    found = checks_of(call, "--provider", "sora")
+    quota = found["quota"]
     assert not quota["ok"]
     assert quota["detail"] == "100 of 100 this month; waiting to be sent: 50 high, 50 low"
+    shown = found["degraded videos"]["detail"]
+    assert shown.startswith("50 videos of this month made otherwise than requested, the newest coffee-ad/shot-")
+    assert shown.endswith(": duration: 8 became 4")

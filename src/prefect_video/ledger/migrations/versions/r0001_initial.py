@@ -20,6 +20,7 @@ _ACCEPTED = sa.text("generation_id IS NOT NULL")
 _HELD = sa.text("hold_reason IS NOT NULL")
 _LATE = sa.text("substr(fingerprint, 1, 5) = 'late:'")
 _WAITING = sa.text("waiting_since IS NOT NULL")
+_DEGRADED = sa.text("degraded IS NOT NULL")
 _BLOCKED = sa.text("error_type IN ('ContentPolicyError', 'GenerationBlocked')")
 _SENDING = sa.text("to_state = 'submitting'")
 _OPEN = sa.text("ended_at IS NULL")
@@ -97,6 +98,7 @@ def _create_jobs() -> None:
         sa.Column("requester", sa.String),
         sa.Column("key_fingerprint", sa.String),
         sa.Column("traceparent", sa.String),
+        sa.Column("degraded", sa.Text),
     )
 
 
@@ -110,6 +112,7 @@ def _create_indexes() -> None:
     op.create_index("ix_jobs_fingerprint", table, ["environment", "fingerprint", "state"])
     op.create_index("ix_jobs_unfinished", table, ["created_at"], **in_progress)
     op.create_index("ix_jobs_held", table, ["created_at"], sqlite_where=_HELD, postgresql_where=_HELD)
+    op.create_index("ix_jobs_degraded", table, ["created_at"], sqlite_where=_DEGRADED, postgresql_where=_DEGRADED)
     op.create_index("ix_jobs_late", table, ["state"], sqlite_where=_LATE, postgresql_where=_LATE)
     waiting: dict[str, Any] = {"sqlite_where": _WAITING, "postgresql_where": _WAITING}
     op.create_index("ix_jobs_waiting", table, ["account", "waiting_since"], **waiting)
