@@ -6,6 +6,7 @@ queues by priority, then by time (see `queue_rank`); rows of dead owners are pas
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections import Counter
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from typing import Any, Final
 from sqlalchemy import and_, bindparam, func, or_, select, text, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from prefect_video._shield import shielded
 from prefect_video.ledger.account_keys import AccountKeys
 from prefect_video.ledger.base import LedgerBase
 from prefect_video.ledger.database import Database
@@ -102,6 +104,7 @@ class AccountLimits(LedgerBase):
             InvalidTransition: The row is not reserved, or belongs to another process.
         """
         sending = drop_none(task_run_id=task_run_id, deadline_at=deadline_at, key_fingerprint=key_fingerprint)
+        begun: list[Job] = []
 
         async def acquire(connection: AsyncConnection) -> Job | None:
             job = await self._locked(connection, job_id)
@@ -114,12 +117,18 @@ class AccountLimits(LedgerBase):
                     admit(_status(row, slots=allowed, now=now))
                 if allowed is not None and not await self._is_free(connection, job, allowed):
                     return None
-            begun = await self._jobs.begin(connection, job, sending)
+            begun.append(await self._jobs.begin(connection, job, sending))
             if key_fingerprint is not None:
                 await self._keys.note_use(connection, job.account, key_fingerprint)
-            return begun
+            return begun[0]
 
-        return await self._database.write(acquire)
+        try:
+            return await self._database.write(acquire)
+        except asyncio.CancelledError:
+            if begun:
+                # It may be committed all the same, and would count as sent, although its caller never sends it.
+                await shielded(self._jobs.take_back_begin(begun[0]))
+            raise
 
     async def leave_slot_queue(self, job_id: str) -> None:
         """Take a row out of the queue for slots."""

@@ -193,6 +193,9 @@ class _Write:
 
     def end(self, *, keep: bool) -> None:
         """Record that the caller is done with the connection."""
+        if not keep:
+            # It may not have come to wait for the end of its statements yet: the thread must not run them then.
+            self.end_of_statements.cancel()
         self._is_kept.set_result(keep)
         if self.turn.cancelled() or self.turn.exception() is not None:
             # It had no turn, so that there is nothing to take back.

@@ -123,18 +123,15 @@ class Transitions(TransitionBase):
             if job.state is State.RESERVED:
                 return job
             self._require_settle_right(job)
-            return await self._move(
-                connection,
-                job,
-                State.RESERVED,
-                SENT,
-                detail=detail,
-                sent_at=None,
-                unknown_at=None,
-                key_fingerprint=None,
-                error_type=None,
-                error_message=None,
-            )
+            return await self._return(connection, job, detail)
+
+    async def take_back_begin(self, begun: Job) -> None:
+        """Return a row to reserved whose submit has begun while its caller was cancelled, so that nothing was sent."""
+        async with self._database.writing() as connection:
+            job = await self._locked(connection, begun.id)
+            # What has begun since may be on its way.
+            if (job.state, job.owner, job.sent_at) == (State.SUBMITTING, begun.owner, begun.sent_at):
+                await self._return(connection, job, "cancelled before it was sent")
 
     async def release_reservation(self, job_id: str, error: VideoError | str) -> Job:
         """End a row for which nothing was accepted: its money is free again."""
@@ -415,6 +412,20 @@ class Transitions(TransitionBase):
                 )
             )
             await self._append_history(connection, [(orphan.id, None, orphan.state)], detail)
+
+    async def _return(self, connection: AsyncConnection, job: Job, detail: str) -> Job:
+        return await self._move(
+            connection,
+            job,
+            State.RESERVED,
+            SENT,
+            detail=detail,
+            sent_at=None,
+            unknown_at=None,
+            key_fingerprint=None,
+            error_type=None,
+            error_message=None,
+        )
 
     async def begin(self, connection: AsyncConnection, job: Job, sending: Mapping[str, Any]) -> Job:
         """Move a locked row to `submitting` within the caller's transaction.

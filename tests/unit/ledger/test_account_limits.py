@@ -1,11 +1,12 @@
 """Slots of an account across owners, and the breaker that they share; on both databases."""
 
 import asyncio
+import threading
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import update
+from sqlalchemy import event, update
 
 from prefect_video.errors import InvalidTransition
 from prefect_video.ledger import Ledger, State
@@ -83,6 +84,28 @@ async def test_the_dead_are_passed_over_in_the_queue(ledger: Ledger, other: Ledg
     await ledger.jobs.release_reservation(holder, "done")
     await other.aclose()
     assert await ledger.accounts.acquire_slot(patient, slots=1) is not None
+
+
+async def test_a_caller_that_is_cancelled_during_the_commit_leaves_no_row_that_seems_to_be_sent(ledger: Ledger) -> None:
+    job = await claim_one(ledger, 1)
+    loop, is_cancelled = asyncio.get_running_loop(), threading.Event()
+
+    def cancel() -> None:
+        taking.cancel()
+        is_cancelled.set()
+
+    def cancel_and_commit(_connection: object) -> None:
+        loop.call_soon_threadsafe(cancel)
+        if ledger._database.is_sqlite:  # whose transactions run in a thread of their own
+            is_cancelled.wait(10)
+
+    engine = ledger._database.engine.sync_engine
+    event.listen(engine, "commit", cancel_and_commit, once=True)
+    taking = asyncio.create_task(ledger.accounts.acquire_slot(job.id, slots=1))
+    await asyncio.wait([taking])
+    assert taking.cancelled()
+    assert (await ledger.jobs.get(job.id)).state is State.RESERVED
+    assert await ledger.accounts.acquire_slot(job.id, slots=1) is not None
 
 
 async def test_what_waits_for_a_human_or_is_past_its_deadline_holds_no_slot(ledger: Ledger) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+import threading
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
@@ -146,3 +147,23 @@ async def test_the_statements_of_writes_that_wait_share_a_visit_and_each_fails_a
     ]
     assert committed(ledger_file) == {0, 1, 2, 3}
     assert len(visits) == 1
+
+
+async def test_a_caller_that_is_cancelled_before_its_statements_are_run_writes_nothing(
+    database: Database, ledger_file: Path
+) -> None:
+    for steps in range(8):
+        is_cancelled = threading.Event()
+
+        async def insert(connection: AsyncConnection, number: int = steps, event: threading.Event = is_cancelled) -> None:
+            event.wait(10)
+            await connection.execute(text("INSERT INTO shots VALUES (:number)"), {"number": number})
+
+        writing = asyncio.create_task(database.write(insert))
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        writing.cancel()
+        is_cancelled.set()
+        await asyncio.wait([writing])
+        assert writing.cancelled()
+        assert committed(ledger_file) == set(), f"cancelled after {steps} rounds of the event loop"
