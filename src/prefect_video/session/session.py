@@ -260,7 +260,9 @@ class Session:
             try:
                 yield
             finally:
-                del self._held_slots[job.id]
+                # Another run of this process may have taken the job up since this one has left it.
+                if self._held_slots.get(job.id) is slot:
+                    del self._held_slots[job.id]
                 # Even where it failed: a shot that waits for a slot of the account must ask for it again.
                 self.slot_released.set()
 

@@ -155,7 +155,9 @@ async def test_a_caller_that_is_cancelled_before_its_statements_are_run_writes_n
     for steps in range(8):
         is_cancelled = threading.Event()
 
-        async def insert(connection: AsyncConnection, number: int = steps, event: threading.Event = is_cancelled) -> None:
+        async def insert(
+            connection: AsyncConnection, number: int = steps, event: threading.Event = is_cancelled
+        ) -> None:
             event.wait(10)
             await connection.execute(text("INSERT INTO shots VALUES (:number)"), {"number": number})
 

@@ -15,6 +15,7 @@ from prefect_video.ledger.jobs import Jobs
 from prefect_video.limits import step_priority
 from prefect_video.pipeline import StepRunner, steps
 from prefect_video.session import SessionEvent
+from tests.support.records import claim_one
 from tests.support.recovery import RecoveryHarness, a_shot, film, statuses
 from tests.support.recovery_fixtures import OpenHarness
 
@@ -124,3 +125,20 @@ async def test_a_freed_slot_is_filled_before_the_poll_returns_and_anything_is_do
         if event == SessionEvent.COMPLETED:
             following = next(later for later in events[number + 1 :] if later != SessionEvent.COMPLETED)
             assert following is SessionEvent.BEFORE_SEND, " ".join(events)
+
+
+async def test_a_job_that_is_taken_up_again_while_its_first_run_leaves_keeps_a_slot_of_its_own(
+    harness: RecoveryHarness,
+) -> None:
+    """A deferred run gives the job up, and then waits for Prefect to free its limit."""
+    async with harness.session(max_in_flight=2) as session:
+        job, slots = await claim_one(session.ledger), session.in_flight_slots
+        leaving, taken_up = session.in_flight_slot(job), session.in_flight_slot(job)
+        await leaving.__aenter__()
+        await taken_up.__aenter__()
+        await leaving.__aexit__(None, None, None)
+        assert slots._free == 1
+        session.notify(SessionEvent.COMPLETED, job)
+        assert slots._free == 2
+        await taken_up.__aexit__(None, None, None)
+        assert slots._free == 2
