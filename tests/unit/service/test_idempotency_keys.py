@@ -6,14 +6,15 @@ import asyncio
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
+from unittest.mock import AsyncMock
 
 import httpx
 import pytest
 from sqlalchemy import select, update
 
 from prefect_video.emulator import Emulator
-from prefect_video.errors import IdempotencyKeyReused, InvalidInput
-from prefect_video.ledger import Ledger, State
+from prefect_video.errors import IdempotencyKeyReused, InvalidInput, LedgerUnavailable
+from prefect_video.ledger import Ledger, Requester, State
 from prefect_video.ledger.tables import idempotency_keys
 from prefect_video.providers.sora.provider import SoraProvider
 from prefect_video.service.jobs.bodies import GenerateBody
@@ -212,6 +213,28 @@ async def test_a_service_that_dies_before_it_answers_leaves_its_job_to_the_key(
                         await restarted.resume()
                         await asyncio.sleep(0.05)
             await restarted.aclose()
+        await service.aclose()
+    assert provider.usage()["accepted"] == 1
+
+
+async def test_a_job_whose_callback_cannot_be_recorded_is_sent_all_the_same(
+    environment: Path, provider: Emulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The client is to repeat its request; no one else would send a job that this living process owns."""
+    body = BODY.model_copy(update={"callback_url": "https://client.example/done"})
+    requester = Requester(name="anna")
+    async with await open_environment_session() as session:
+        service, callbacks = JobService(Sessions((session,))), session.ledger.callbacks
+        with monkeypatch.context() as patch:
+            patch.setattr(callbacks, "add", AsyncMock(side_effect=LedgerUnavailable("busy")))
+            with pytest.raises(LedgerUnavailable):
+                await service.create(body, key="r-1", requester=requester)
+        view, outcome = await service.create(body, key="r-1", requester=requester)
+        assert outcome == "joined"
+        async with asyncio.timeout(5):
+            while (await session.ledger.jobs.get(view.job_id)).generation_id is None:
+                await service.resume()
+                await asyncio.sleep(0.02)
         await service.aclose()
     assert provider.usage()["accepted"] == 1
 

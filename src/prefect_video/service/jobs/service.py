@@ -129,7 +129,7 @@ class JobService:
             IdempotencyKeyReused: The key was used for another request; nothing was sent.
             InvalidInput: The video cannot be generated; nothing was sent.
             BudgetExceeded: A limit would be exceeded; nothing was sent.
-            LedgerError: The ledger cannot be used; nothing was sent.
+            LedgerError: The ledger cannot be used; nothing was sent, unless only the callback could not be recorded.
             RequestRejected: The provider's endpoint or key is wrong; nothing was sent.
             StoreError: The store cannot be read, or is not the one that the ledger knows; nothing was sent.
         """
@@ -159,9 +159,10 @@ class JobService:
         await find_assets(session, [job_request])
         (claim,) = await claim_shots(session, [job_request], budgets=project_budgets(session, project), partial=False)
         job = _require_job(claim)
-        await self._request_callback(body, job, requester)
         if claim.kind is ClaimOutcome.ACQUIRED:
+            # Before anything else that could fail: no one else sends a job that this living process owns.
             await self._start(session, job)
+        await self._request_callback(body, job, requester)
         outcomes: dict[ClaimOutcome, Outcome] = {ClaimOutcome.ACQUIRED: "accepted", ClaimOutcome.STORED: "stored"}
         return self.build_view(job), outcomes.get(claim.kind, "joined")
 
