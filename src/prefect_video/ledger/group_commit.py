@@ -14,6 +14,7 @@ from contextvars import copy_context
 from typing import Any, Final, TypeVar
 
 from sqlalchemy import CursorResult, Executable
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncTransaction
 
 from prefect_video._shield import shielded
@@ -84,8 +85,9 @@ class GroupCommit:
             self._start()
         try:
             yield await write.turn
-        except BaseException:
+        except BaseException as error:
             # Waited for: a caller that tries again must not meet what is still being taken back.
+            write.error = error
             write.end(keep=False)
             await shielded(write.outcome)
             raise
@@ -168,6 +170,7 @@ class _Write:
         outcome: Resolves to None when the write is durable or taken back, else to why it is not in the database.
         is_one_of_several: It shares its transaction, and begins with a savepoint.
         savepoint: That one; None as long as nothing was written.
+        error: Why it has failed; None as long as it has not.
         statements: What it writes, its savepoint included; None where its caller uses the connection.
         end_of_statements: Resolves with the outcome, where the statements are run in the group's visit.
         context: The caller's context, to which belongs what the statements log.
@@ -179,6 +182,7 @@ class _Write:
         self.outcome: asyncio.Future[Exception | None] = loop.create_future()
         self.is_one_of_several = False
         self.savepoint: AsyncTransaction | None = None
+        self.error: BaseException | None = None
         self.statements: Statements[None] | None = None
         self.context = copy_context()
         self.end_of_statements = _EndOfStatements(loop=loop)
@@ -229,9 +233,7 @@ async def _run_group(connection: AsyncConnection, group: list[_Write]) -> None:
         # never released, so that a later one is nested in it: the commit ends them all.
         write.is_one_of_several = len(group) > 1
         if not await write.run(shared):
-            written = write.savepoint if write.is_one_of_several else connection.get_transaction()
-            if written is not None:
-                await written.rollback()
+            await _take_back(connection, write)
             # Settled at once: it has nothing to wait for in the others' commit.
             write.settle()
 
@@ -264,13 +266,27 @@ async def _run_statements(connection: AsyncConnection, write: _Write) -> Excepti
     try:
         write.context.run(complete, write.statements(connection))
     except Exception as failure:  # noqa: BLE001  raised by its caller; the others are not concerned
-        error = failure
+        write.error = error = failure
     if error is not None or write.end_of_statements.is_given_up:
-        # Alone it has the whole transaction; without its savepoint it has written nothing.
-        written = write.savepoint if write.is_one_of_several else connection.get_transaction()
-        if written is not None:
-            await written.rollback()
+        await _take_back(connection, write)
     return error
+
+
+async def _take_back(connection: AsyncConnection, write: _Write) -> None:
+    """Take back what a write has written, and nothing of the others in its transaction.
+
+    Raises:
+        DBAPIError: That is impossible, for this reason: nothing of the transaction is in the database.
+    """
+    # Alone it has the whole transaction; without its savepoint it has written nothing.
+    written = write.savepoint if write.is_one_of_several else connection.get_transaction()
+    if written is None:
+        return
+    try:
+        await written.rollback()
+    except DBAPIError as failure:
+        # After a failure of the disk, SQLite itself takes back the whole transaction: no savepoint is left.
+        raise write.error if isinstance(write.error, DBAPIError) else failure from None
 
 
 async def _begin_savepoint(connection: AsyncConnection) -> AsyncTransaction:

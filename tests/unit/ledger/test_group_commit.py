@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import resource
 import sqlite3
 import threading
 from contextvars import ContextVar
@@ -14,7 +15,7 @@ from sqlalchemy import event, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from prefect_video._dedicated_thread import DedicatedThread
-from prefect_video.errors import InvalidTransition
+from prefect_video.errors import InvalidTransition, LedgerUnavailable
 from prefect_video.ledger.database import Database
 from prefect_video.ledger.group_commit import MOST_AT_ONCE
 
@@ -169,3 +170,38 @@ async def test_a_caller_that_is_cancelled_before_its_statements_are_run_writes_n
         await asyncio.wait([writing])
         assert writing.cancelled()
         assert committed(ledger_file) == set(), f"cancelled after {steps} rounds of the event loop"
+
+
+@pytest.mark.parametrize("in_one_visit", [True, False])
+async def test_a_disk_that_fails_within_a_transaction_is_reported_to_all_that_share_it(
+    database: Database, ledger_file: Path, in_one_visit: bool
+) -> None:
+    """SQLite then takes back the whole transaction by itself, and each caller may write again."""
+
+    async def insert_much(connection: AsyncConnection) -> None:
+        # More than is kept in memory until the commit.
+        numbers = "WITH RECURSIVE numbers(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers LIMIT 6000)"
+        await connection.execute(text(f"INSERT INTO takes {numbers} SELECT randomblob(1000) FROM numbers"))
+
+    async def write_much() -> None:
+        if in_one_visit:
+            return await database.write(insert_much)
+        async with database.writing() as connection:
+            await insert_much(connection)
+
+    async def write(number: int) -> None:
+        await database.write(lambda connection: insert_shot(connection, number))
+
+    async def insert_shot(connection: AsyncConnection, number: int) -> None:
+        await connection.execute(text("INSERT INTO shots VALUES (:number)"), {"number": number})
+
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, limits[1]))
+    try:
+        outcomes = await asyncio.gather(write(1), write_much(), write(2), return_exceptions=True)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert [type(outcome) for outcome in outcomes] == [LedgerUnavailable] * 3
+    assert committed(ledger_file) == set()
+    await write(3)
+    assert committed(ledger_file) == {3}
