@@ -259,7 +259,7 @@ def _read_sums(row: Iterable[Any]) -> dict[str, Decimal]:
 
 
 async def add_up_sums(connection: AsyncConnection) -> None:
-    """Add up the parts that transactions on PostgreSQL have added to the kept sums; in the turn of a claim."""
+    """Add up the parts that changes on PostgreSQL have added to the kept sums; in the turn of a claim."""
     await connection.execute(_ADD_UP)
 
 

@@ -344,7 +344,7 @@ committed_sums = Table(
 """What is committed in each calendar month: as a whole, and for each account, environment, project and requester.
 
 Triggers of the database change it with each row of `jobs`, in the same transaction, and nothing else does. A sum is
-that of its parts: on PostgreSQL each transaction adds one of its own, and the next claim adds those up into part 0.
+that of its parts: on PostgreSQL each change adds one of its own, and the next claim adds those up into part 0.
 """
 
 JOB_COLUMNS: Final = tuple(jobs_table.c[name] for name in Job.model_fields)

@@ -97,3 +97,20 @@ async def test_processes_that_change_jobs_at_once_neither_block_one_another_nor_
     await require_right_sums(ledger)
     await ledger.claims.claim([a_request(300)])
     await require_right_sums(ledger)
+
+
+async def test_a_transaction_that_changes_many_jobs_steps_over_no_versions_of_one_sum(postgres_url: str) -> None:
+    """As the change of an account's name does: each version would cost the next change time, the square of all."""
+    async with await Ledger.open(postgres_url, migrate=True) as ledger:
+        async with ledger._database.writing() as connection:
+            await connection.execute(insert(jobs_table), build_rows(random.Random(3), 20))
+            await connection.execute(update(jobs_table).values(account="sora-3"))
+            await connection.execute(text("SELECT pg_stat_force_next_flush()"))
+        async with ledger._database.reading() as connection:
+            counts = await connection.execute(
+                text("SELECT n_tup_ins, n_tup_upd FROM pg_stat_user_tables WHERE relname = 'committed_sums'")
+            )
+            inserted, updated = counts.one()
+        assert inserted > 0
+        assert updated == 0
+        await require_right_sums(ledger)

@@ -337,6 +337,7 @@ def _create_identity() -> None:
 
 _SUMS = ("spent_usd", "reserved_usd", "videos", "unpriced", "unpriced_reserved")
 _NAMES = ("account", "environment", "project", "requester")
+_PARTS = "committed_sums_part"
 
 
 def _create_committed_sums() -> None:
@@ -365,6 +366,7 @@ def _keep_committed_sums() -> None:
             of_jobs = event if " " in event else f"{event} ON jobs"
             op.execute(f"CREATE TRIGGER committed_sums_{name} AFTER {of_jobs} BEGIN {steps} END")
         return
+    op.execute(f"CREATE SEQUENCE {_PARTS} OWNED BY committed_sums.part")
     op.execute(
         "CREATE FUNCTION keep_committed_sums() RETURNS trigger LANGUAGE plpgsql AS "
         f"$$ BEGIN IF TG_OP <> 'INSERT' THEN {subtract_old}; END IF; "
@@ -378,15 +380,19 @@ def _keep_committed_sums() -> None:
 
 def _add_to_sums(row: str, sign: str) -> str:
     """Write the statement that adds what a row of `jobs` contributes to its sums, or subtracts it."""
-    # On PostgreSQL each transaction adds to a part of its own, as those of several workers would wait for one another.
-    part = "0" if op.get_bind().dialect.name == "sqlite" else "txid_current()"
     names = " ".join(f"UNION ALL SELECT '{name}', {row}.{name}" for name in _NAMES)
-    added = ", ".join(f"{name} = committed_sums.{name} + excluded.{name}" for name in _SUMS)
     amounts = ", ".join(f"{sign}({amount})" for amount in _contribution(row))
+    if op.get_bind().dialect.name == "sqlite":
+        part, added = "0", ", ".join(f"{name} = committed_sums.{name} + excluded.{name}" for name in _SUMS)
+        on_conflict = f" ON CONFLICT (scope, name, month, part) DO UPDATE SET {added}"
+    else:
+        # Each time a row of its own: several workers would wait for one another's, and a transaction that changes many
+        # jobs would have to step over all versions of one.
+        part, on_conflict = f"nextval('{_PARTS}')", ""
     return (
         f"INSERT INTO committed_sums (scope, name, month, part, {', '.join(_SUMS)}) "
         f"SELECT scope, name, {_month(row)}, {part}, {amounts} FROM (SELECT 'month' AS scope, '' AS name {names}) AS s "
-        f"WHERE name IS NOT NULL ON CONFLICT (scope, name, month, part) DO UPDATE SET {added}"
+        f"WHERE name IS NOT NULL{on_conflict}"
     )
 
 
