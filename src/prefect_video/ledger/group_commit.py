@@ -85,9 +85,9 @@ class GroupCommit:
             self._start()
         try:
             yield await write.turn
-        except BaseException as error:
+        except BaseException as cause:
             # Waited for: a caller that tries again must not meet what is still being taken back.
-            write.error = error
+            write.error = cause
             write.end(keep=False)
             await shielded(write.outcome)
             raise
