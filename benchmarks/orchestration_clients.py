@@ -98,7 +98,7 @@ def main() -> None:
     name, order = sys.argv[1], Order(**json.loads(sys.argv[2]))
     order.videos.mkdir(exist_ok=True)
     # What a process of flows has imported before its run begins.
-    importlib.import_module("prefect_video.flows" if name == "package" else "prefect")
+    importlib.import_module("prefect_video.flows.project" if name == "package" else "prefect")
     sent = count_requests()
     profile = CpuProfile() if "--profile" in sys.argv else None
     began, cpu_began = time.perf_counter(), time.process_time()

@@ -22,6 +22,7 @@ from prefect.client.schemas.responses import DeploymentResponse
 from prefect.events import emit_event
 from prefect.events.schemas.automations import Automation, EventTrigger, Posture
 from prefect.events.worker import EventsWorker
+from prefect.filesystems import RemoteFileSystem
 from prefect.flows import load_flow_from_flow_run
 from prefect.utilities.templating import apply_values
 
@@ -39,6 +40,7 @@ from prefect_video.session import SessionEvent
 from prefect_video.tasks.events import announce_anomaly, announce_budget
 from tests.integration.service.test_prefect import a_received_event
 from tests.support.records import submit_one
+from tests.support.s3_server import KEY, SECRET, S3Server
 from tests.support.webhook_receiver import WebhookReceiver
 
 ENVIRONMENT = "staging"
@@ -346,6 +348,32 @@ async def test_a_flow_of_ones_own_is_fetched_from_git_where_it_runs(
     flow = await load_flow_from_flow_run(run, use_placeholder_flow=False)
     await client.delete_flow_run(run.id)
     assert (flow.name, [path.name for path in elsewhere.glob("*/weekly.py")]) == ("weekly-report", ["weekly.py"])
+
+
+async def test_a_flow_of_ones_own_is_fetched_from_s3_where_it_runs(
+    client: PrefectClient, s3: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, elsewhere = tmp_path / "films", tmp_path / "elsewhere"
+    for path in (folder, elsewhere):
+        path.mkdir()
+    (folder / "weekly.py").write_text(OWN_FLOW)
+    bucket = s3.make_bucket("own-flows")
+    s3.client.put_object(Bucket="own-flows", Key="code/weekly.py", Body=OWN_FLOW.encode())
+    settings = {"key": KEY, "secret": SECRET, "client_kwargs": {"endpoint_url": s3.endpoint_url}}
+    await RemoteFileSystem(basepath=f"{bucket}/code", settings=settings).save("films", overwrite=True)
+    # The step as the comment of the file writes it that `init` makes.
+    write_folder(tmp_path / "template")
+    template = (tmp_path / "template" / "prefect.yaml").read_text()
+    step = "".join(re.findall(r"#( +(?:- prefect.deployments.steps.pull_with|block_).*\n)", template))
+    own_file = OWN_FILE.replace("POOL", POOL).replace("weekly\n", "pulled\n")
+    (folder / "prefect.yaml").write_text(re.sub(r"(?s)pull:\n.*deployments:", f"pull:\n{step}deployments:", own_file))
+    await run_setup(folder, environment=None)
+    deployment = await client.read_deployment_by_name("weekly-report/pulled")
+    run = await client.create_flow_run_from_deployment(deployment.id)
+    monkeypatch.chdir(elsewhere)
+    flow = await load_flow_from_flow_run(run, use_placeholder_flow=False)
+    await client.delete_flow_run(run.id)
+    assert (flow.name, [path.name for path in elsewhere.rglob("weekly.py")]) == ("weekly-report", ["weekly.py"])
 
 
 async def test_nothing_is_made_when_something_cannot_be(client: PrefectClient, folder: Path) -> None:
