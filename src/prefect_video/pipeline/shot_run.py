@@ -236,6 +236,8 @@ async def run_steps(
                 else:
                     await session.ledger.claims.release_ownership([job.id])
                     return job
+            # A job that had ended before had nothing to be polled for.
+            session.step_priority.end_urgent(job.id)
         else:
             # Read again: it may have been claimed long ago, as a shot waits for those that it depends on.
             job = await session.ledger.jobs.get(job.id)
