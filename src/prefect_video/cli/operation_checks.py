@@ -46,8 +46,7 @@ async def _check_held(ledger: Ledger) -> Check:
 
 async def _check_degraded(ledger: Ledger) -> Check:
     """Say what fallbacks and adaptations have given up this month; a project that allows them is no fault."""
-    month = datetime.now(UTC).replace(day=1, hour=0, minute=0, second=0, microsecond=0)
-    found = await ledger.jobs.find_degraded(since=month, limit=_DEGRADED_LIMIT)
+    found = await ledger.jobs.find_degraded(limit=_DEGRADED_LIMIT)
     detail = "no video of this month differs from its request"
     if found:
         newest = found[0]

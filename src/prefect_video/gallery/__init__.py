@@ -31,8 +31,7 @@ from prefect_video.gallery.publication import (
 )
 from prefect_video.gallery.status_page import (
     AccountLine,
-    DegradedLine,
-    HeldLine,
+    JobLine,
     LimitLine,
     ServiceStatus,
     render_status,
@@ -43,9 +42,8 @@ __all__ = [
     "MANIFEST_NAME",
     "PAGE_NAME",
     "AccountLine",
-    "DegradedLine",
     "FilmRecord",
-    "HeldLine",
+    "JobLine",
     "LimitLine",
     "Manifest",
     "PublishedGallery",

@@ -62,36 +62,20 @@ class LimitLine(_Record):
     limit_usd: Decimal | None
 
 
-class HeldLine(_Record):
-    """A job that waits for a decision.
+class JobLine(_Record):
+    """A job that the page lists.
 
     Attributes:
         id: Its id.
         project: Its project.
         shot: Its shot.
-        reason: Why, with the next step.
+        detail: Why it is held, with the next step; or how its video differs from the request.
     """
 
     id: str
     project: str
     shot: str
-    reason: str
-
-
-class DegradedLine(_Record):
-    """A video that was made otherwise than requested.
-
-    Attributes:
-        id: Id of its job.
-        project: Its project.
-        shot: Its shot.
-        changes: How it differs.
-    """
-
-    id: str
-    project: str
-    shot: str
-    changes: str
+    detail: str
 
 
 class ServiceStatus(_Record):
@@ -122,10 +106,10 @@ class ServiceStatus(_Record):
     accounts: tuple[AccountLine, ...]
     states: Mapping[str, int]
     limits: tuple[LimitLine, ...]
-    held: tuple[HeldLine, ...]
+    held: tuple[JobLine, ...]
     has_more_held: bool
-    degraded: tuple[DegradedLine, ...] = ()
-    has_more_degraded: bool = False
+    degraded: tuple[JobLine, ...]
+    has_more_degraded: bool
 
 
 def render_status(status: ServiceStatus) -> bytes:

@@ -70,14 +70,10 @@ _JOB_SUMS: Final = select(spent_usd, reserved_usd, count(counted), count(_unpric
 """Sums of jobs; the triggers of the schema keep the same of all of them, by month and scope."""
 
 _kept = committed_sums.c
-_KEPT_SUMS: Final = select(
-    func.sum(_kept.spent_usd),
-    func.sum(_kept.reserved_usd),
-    func.sum(_kept.videos),
-    func.sum(_kept.unpriced),
-    func.sum(_kept.unpriced_reserved),
-).where(_kept.scope == bindparam("of_scope"), _kept.name == bindparam("named"), _kept.month >= bindparam("since"))
 _SUMS: Final = ("spent_usd", "reserved_usd", "videos", "unpriced", "unpriced_reserved")
+_KEPT_SUMS: Final = select(*(func.sum(_kept[name]) for name in _SUMS)).where(
+    _kept.scope == bindparam("of_scope"), _kept.name == bindparam("named"), _kept.month >= bindparam("since")
+)
 _ADD_UP: Final = text(
     f"WITH parts AS (DELETE FROM committed_sums WHERE part <> 0 RETURNING *)"
     f" INSERT INTO committed_sums (scope, name, month, part, {', '.join(_SUMS)})"

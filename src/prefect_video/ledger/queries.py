@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from prefect_video.assets import Asset
 from prefect_video.generations import RecordedGeneration
 from prefect_video.ledger.base import BY_ID, LedgerBase, chunks, no_such_job
+from prefect_video.ledger.budgets import beginning_of_month
 from prefect_video.ledger.existing_jobs import claim_key, existing_job, read_existing, read_stored, reusable
 from prefect_video.ledger.records import (
     OCCUPYING,
@@ -211,17 +212,18 @@ class Queries(LedgerBase):
             conditions.append(or_(jobs_table.c.hold_reason.is_not(None), jobs_table.c.left_count >= LEFT_OFTEN))
         return await self._select(*conditions, newest_first=True, limit=limit)
 
-    async def find_degraded(self, *, since: datetime, limit: int) -> list[Job]:
-        """Find the rows of videos that differ from what their projects request, newest first.
+    async def find_degraded(self, *, limit: int) -> list[Job]:
+        """Find the rows of this month's videos that differ from what their projects request, newest first.
+
+        Released ones, for which nothing was sent, are left out.
 
         Args:
-            since: Only those created at that time or later; released ones, for which nothing was sent, are left out.
             limit: At most this many.
         """
         columns = jobs_table.c
         return await self._select(
             columns.degraded.is_not(None),
-            columns.created_at >= since,
+            columns.created_at >= beginning_of_month(datetime.now(UTC)),
             columns.state != State.RELEASED,
             newest_first=True,
             limit=limit,

@@ -15,16 +15,15 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from prefect_video import __version__
-from prefect_video.gallery import AccountLine, DegradedLine, HeldLine, LimitLine, ServiceStatus, render_status
-from prefect_video.ledger import BudgetUsage, Requester, SpendRow, usd_sum
+from prefect_video.gallery import AccountLine, JobLine, LimitLine, ServiceStatus, render_status
+from prefect_video.ledger import BudgetUsage, Job, Requester, SpendRow, usd_sum
 from prefect_video.service.api_tokens import ApiTokens
 from prefect_video.service.jobs import Guard
 from prefect_video.service.problems import translate_errors
 from prefect_video.service.sessions import Sessions
 from prefect_video.session import Session
 
-_HELD_LINES: Final = 20
-_DEGRADED_LINES: Final = 20
+_JOB_LINES: Final = 20
 _HEADERS: Final = {
     # The page names its own style and script by their digests; what only a header can say is said here.
     "Content-Security-Policy": "frame-ancestors 'none'",
@@ -76,8 +75,8 @@ class StatusPage:
         measured = await ledger.measurements.read()
         month = await ledger.spend.report(by="month", since=today.replace(day=1))
         lags = [item.oldest_event_at for item in measured.accounts if item.oldest_event_at]
-        held = await ledger.jobs.find(hold_reason=True, limit=_HELD_LINES + 1)
-        degraded = await ledger.jobs.find_degraded(since=today.replace(day=1), limit=_DEGRADED_LINES + 1)
+        held = await ledger.jobs.find(hold_reason=True, limit=_JOB_LINES + 1)
+        degraded = await ledger.jobs.find_degraded(limit=_JOB_LINES + 1)
         return ServiceStatus(
             made_at=now,
             version=__version__,
@@ -88,16 +87,10 @@ class StatusPage:
             accounts=tuple([await _read_account(session) for session in self._sessions.sessions]),
             states=await ledger.measurements.count_states(since=today.replace(day=1)),
             limits=await self._read_limits(),
-            held=tuple(
-                HeldLine(id=job.id, project=job.project, shot=job.shot.id, reason=job.hold_reason or "")
-                for job in held[:_HELD_LINES]
-            ),
-            has_more_held=len(held) > _HELD_LINES,
-            degraded=tuple(
-                DegradedLine(id=job.id, project=job.project, shot=job.shot.id, changes=job.degraded or "")
-                for job in degraded[:_DEGRADED_LINES]
-            ),
-            has_more_degraded=len(degraded) > _DEGRADED_LINES,
+            held=tuple(_list_job(job, job.hold_reason) for job in held[:_JOB_LINES]),
+            has_more_held=len(held) > _JOB_LINES,
+            degraded=tuple(_list_job(job, job.degraded) for job in degraded[:_JOB_LINES]),
+            has_more_degraded=len(degraded) > _JOB_LINES,
         )
 
     async def _read_limits(self) -> tuple[LimitLine, ...]:
@@ -174,6 +167,10 @@ async def _read_account(session: Session) -> AccountLine:
         monthly_videos=queue.monthly_videos,
         left_videos=queue.left_videos,
     )
+
+
+def _list_job(job: Job, detail: str | None) -> JobLine:
+    return JobLine(id=job.id, project=job.project, shot=job.shot.id, detail=detail or "")
 
 
 def _describe_spent(rows: list[SpendRow]) -> str:

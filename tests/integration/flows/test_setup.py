@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from prefect import Flow
 from prefect.blocks.notifications import CustomWebhookNotificationBlock, SlackWebhook
 from prefect.client.orchestration import PrefectClient, get_client
 from prefect.client.schemas.actions import WorkPoolUpdate
@@ -326,6 +327,16 @@ async def test_a_flow_of_ones_own_comes_from_git_as_written(client: PrefectClien
     assert "{{ prefect.blocks.github-credentials.films }}" in json.dumps(deployment.pull_steps)
 
 
+async def load_as_a_run(client: PrefectClient, name: str) -> Flow[..., Any]:
+    """Load a deployment's flow as the process of a run does that a worker has started in the current folder."""
+    deployment = await client.read_deployment_by_name(name)
+    run = await client.create_flow_run_from_deployment(deployment.id)
+    try:
+        return await load_flow_from_flow_run(run, use_placeholder_flow=False)
+    finally:
+        await client.delete_flow_run(run.id)
+
+
 async def test_a_flow_of_ones_own_is_fetched_from_git_where_it_runs(
     client: PrefectClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -341,12 +352,8 @@ async def test_a_flow_of_ones_own_is_fetched_from_git_where_it_runs(
         re.sub(r" +credentials: .*\n", "", own_file).replace("weekly\n", "fetched\n")
     )
     await run_setup(repository, environment=None)
-    deployment = await client.read_deployment_by_name("weekly-report/fetched")
-    run = await client.create_flow_run_from_deployment(deployment.id)
-    # As the process of a run does it that a worker has started in a folder without the code.
     monkeypatch.chdir(elsewhere)
-    flow = await load_flow_from_flow_run(run, use_placeholder_flow=False)
-    await client.delete_flow_run(run.id)
+    flow = await load_as_a_run(client, "weekly-report/fetched")
     assert (flow.name, [path.name for path in elsewhere.glob("*/weekly.py")]) == ("weekly-report", ["weekly.py"])
 
 
@@ -368,11 +375,8 @@ async def test_a_flow_of_ones_own_is_fetched_from_s3_where_it_runs(
     own_file = OWN_FILE.replace("POOL", POOL).replace("weekly\n", "pulled\n")
     (folder / "prefect.yaml").write_text(re.sub(r"(?s)pull:\n.*deployments:", f"pull:\n{step}deployments:", own_file))
     await run_setup(folder, environment=None)
-    deployment = await client.read_deployment_by_name("weekly-report/pulled")
-    run = await client.create_flow_run_from_deployment(deployment.id)
     monkeypatch.chdir(elsewhere)
-    flow = await load_flow_from_flow_run(run, use_placeholder_flow=False)
-    await client.delete_flow_run(run.id)
+    flow = await load_as_a_run(client, "weekly-report/pulled")
     assert (flow.name, [path.name for path in elsewhere.rglob("weekly.py")]) == ("weekly-report", ["weekly.py"])
 
 
