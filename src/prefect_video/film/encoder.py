@@ -39,6 +39,7 @@ from prefect_video.film.sound import (
     silence,
     write_sound,
 )
+from prefect_video.film.thread_priority import keep_thread_priority
 from prefect_video.film.titles import Typeface, draw_card
 
 Progress = Callable[[float], None]
@@ -199,6 +200,8 @@ def _add_video(output: OutputContainer, film: Arrangement, encoder: Encoder) -> 
     stream.codec_context.time_base = 1 / film.form.fps
     stream.codec_context.gop_size = round(_KEYFRAME_SECONDS * film.form.fps)
     film_colours(stream.codec_context)
+    with keep_thread_priority():
+        stream.codec_context.open()
     return stream
 
 
