@@ -42,7 +42,7 @@ PAUSE_SECONDS: Final = 0.25
 MAX_RATIOS: Final = {"wall": 2.0, "client_cpu": 2.0, "server_cpu": 1.15}
 MAX_EXPONENT: Final = 1.05
 STUCK_SECONDS: Final = 900.0
-IDLE_SHARE: Final = 0.1
+IDLE_SHARE: Final = 0.25
 """Share of a core below which Prefect's server has nothing left to record."""
 IDLE_LOOKS: Final = 3
 
