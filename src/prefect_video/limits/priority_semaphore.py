@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import heapq
 import itertools
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 from prefect_video.ledger import queue_rank
@@ -19,24 +19,23 @@ class Slot:
         is_held: True while the slot is held.
     """
 
-    def __init__(self, semaphore: PrioritySemaphore, place: float) -> None:
+    def __init__(self, semaphore: PrioritySemaphore, place: float, on_given: Callable[[], None] | None) -> None:
         self.place = place
         self.is_held = False
         self._semaphore = semaphore
+        self._on_given = on_given
         self._is_queued = False
         self._is_called = False
-        loop = asyncio.get_running_loop()
-        self._given: asyncio.Future[None] = loop.create_future()
-        self._near: asyncio.Future[None] = loop.create_future()
+        self._given = asyncio.Event()
+        self._near = asyncio.Event()
 
     async def take(self) -> None:
-        """Wait until the slot is given."""
-        # Shielded: a wait that is cancelled leaves the place in the queue, until its context ends.
-        await asyncio.shield(self._given)
+        """Wait until the slot is given; a wait that is cancelled keeps the place until its context ends."""
+        await self._given.wait()
 
     async def wait_until_near(self) -> None:
         """Wait until the slot is given, or few are before it in the queue."""
-        await asyncio.shield(self._near)
+        await self._near.wait()
 
     def release(self) -> None:
         """Give the slot back before its context ends; one that is not held stays as it is."""
@@ -48,7 +47,7 @@ class Slot:
         """Let waiters with precedence go first; return once the slot is held again."""
         if self._semaphore.next_sequence() < self.place:
             self.release()
-            self._given = asyncio.get_running_loop().create_future()
+            self._given.clear()
             self._semaphore._enter(self)
             await self.take()
 
@@ -75,13 +74,14 @@ class PrioritySemaphore:
         return self._free > 0
 
     @asynccontextmanager
-    async def queue(self, priority: int) -> AsyncIterator[Slot]:
+    async def queue(self, priority: int, *, on_given: Callable[[], None] | None = None) -> AsyncIterator[Slot]:
         """Have a place in the queue, and then the slot, for as long as the context lasts.
 
         Args:
             priority: Steps above normal, or below.
+            on_given: Called in the moment in which the slot is given: its waiter goes on later.
         """
-        slot = Slot(self, queue_rank(priority, asyncio.get_running_loop().time()))
+        slot = Slot(self, queue_rank(priority, asyncio.get_running_loop().time()), on_given)
         self._enter(slot)
         try:
             yield slot
@@ -134,9 +134,10 @@ class PrioritySemaphore:
 
     def _give(self, slot: Slot) -> None:
         slot.is_held = True
-        slot._given.set_result(None)
-        if not slot._near.done():
-            slot._near.set_result(None)
+        slot._given.set()
+        slot._near.set()
+        if slot._on_given:
+            slot._on_given()
 
     def _end_near(self, slot: Slot) -> None:
         if slot._is_called:
@@ -153,8 +154,7 @@ class PrioritySemaphore:
                 continue
             self._free_near -= 1
             slot._is_called = True
-            if not slot._near.done():
-                slot._near.set_result(None)
+            slot._near.set()
 
 
 def _first_queued(entries: list[tuple[float, int, Slot]]) -> Slot | None:

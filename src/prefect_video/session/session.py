@@ -9,7 +9,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
-from functools import cache
+from functools import cache, partial
 from types import TracebackType
 from typing import Final, Self
 from urllib.parse import urlsplit
@@ -40,9 +40,9 @@ from prefect_video.storage import Store, WriteCheck
 logger = logging.getLogger(__name__)
 
 DEFAULT_IN_FLIGHT: Final = 10
+"""Unfinished generations at once where neither the user nor the plan limits them."""
 _PREPARED_SUBMITS: Final = 50
 """Greatest number of submits that are prepared before their slot is free."""
-"""Unfinished generations at once where neither the user nor the plan limits them."""
 
 
 class SessionEvent(StrEnum):
@@ -257,22 +257,25 @@ class Session:
             self.on_old_key(use)
 
     @asynccontextmanager
-    async def in_flight_slot(self, job: Job) -> AsyncIterator[None]:
+    async def in_flight_slot(self, job: Job, *, prepares: bool = True) -> AsyncIterator[None]:
         """Queue for one of the process's slots, which a job holds until its end is noticed or the context ends.
 
         The context begins when the slot is near, so that what precedes a submit is done by the time that it is given:
-        the submit waits for it by `take_slot`.
+        the submit waits for it by `take_slot`. The job has precedence from the moment that the slot is given.
+
+        Args:
+            job: The job.
+            prepares: Begin the context when the slot is near; otherwise when it is given.
         """
-        async with self.in_flight_slots.queue(job.priority) as slot:
+        on_given = partial(self.step_priority.begin_urgent, job.id)
+        async with self.in_flight_slots.queue(job.priority, on_given=on_given) as slot:
             self._slots[job.id] = slot
             try:
-                if self.settings.concurrency_limit is not None:
-                    # The orchestrator's limit is not held while waiting.
-                    await slot.take()
-                else:
+                if prepares:
                     await slot.wait_until_near()
-                if not slot.is_held:
-                    await self.step_priority.yield_to_urgent(StepRank.PREPARE)
+                    await self.step_priority.yield_to_urgent(StepRank.PREPARE, job.id)
+                else:
+                    await slot.take()
                 yield
             finally:
                 # Another run of this process may have taken the job up since this one has left it.
@@ -282,10 +285,9 @@ class Session:
                 self.slot_released.set()
 
     async def take_slot(self, job: Job) -> None:
-        """Wait for the slot that a job is queued for, if it is, and give the job precedence."""
+        """Wait for the slot that a job is queued for, if it is."""
         if slot := self._slots.get(job.id):
             await slot.take()
-            self.step_priority.begin_urgent(job.id)
 
     def notify(self, event: SessionEvent, job: Job, detail: str = "") -> None:
         """Log an event of a job, for debugging, and call the observer; changes of state are logged by the ledger.
