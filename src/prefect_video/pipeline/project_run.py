@@ -111,11 +111,16 @@ class ProjectRun:
         began = time.monotonic() - (now - began_at).total_seconds()
         takes = await self._prepare()
         await self._claim_readable(takes)
+        self._not_started = set(takes)
         # What a part leaves to do is recorded by the run that has split the project.
         needs_no_record = self.wait or self.is_part
-        async with record_deferred(self.sessions, self.project, self.flow_run_id, wait=needs_no_record) as end:
-            end.report = await self._make(takes, began, began_at)
-        return end.report
+        try:
+            async with record_deferred(self.sessions, self.project, self.flow_run_id, wait=needs_no_record) as end:
+                end.report = await self._make(takes, began, began_at)
+            return end.report
+        finally:
+            # Claims that no task has begun with, and thus released: a failure, or a cancellation, came before.
+            await shielded(self._release_claims(self._not_started))
 
     async def _make(self, takes: Sequence[TakeRequest], began: float, began_at: datetime) -> ProjectReport:
         """Run what was claimed, decide about takes, make the film, and report."""
@@ -280,7 +285,6 @@ class ProjectRun:
         # Every token is registered here, before the first task can run and mark its own as submitted. A late take is
         # not waited for: what it continues is left at the provider too.
         barrier = None if self.wait else DetachBarrier()
-        self._not_started = set(takes)
         tasks: list[asyncio.Task[ShotReport]] = []
         detached: list[DetachToken] = []
         try:
@@ -314,8 +318,6 @@ class ProjectRun:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        # A task that was cancelled before it began has not released its claim itself.
-        await self._release_claims(self._not_started)
 
     async def _run_take(self, take: TakeRequest, token: DetachToken | None) -> ShotReport:
         """Run one take; an error becomes its report, so that it fails alone."""

@@ -8,14 +8,14 @@ from typing import Any
 import pytest
 
 from prefect_video.gallery import load_manifest
-from prefect_video.ledger import Ledger
+from prefect_video.ledger import DeferredRun, Ledger
 from prefect_video.pipeline import choose_take, collect_job, run_project
 from prefect_video.pipeline.run_completion import DeferredOutcome
 from prefect_video.projects import Project
 from prefect_video.service.deferred_projects import DeferredProjects
 from prefect_video.service.sessions import Sessions
 from prefect_video.session import Session
-from tests.support.recovery import RecoveryHarness, collect_with
+from tests.support.recovery import RecoveryHarness, a_shot, collect_with, film, statuses
 from tests.support.recovery_fixtures import OpenHarness
 from tests.unit.pipeline.test_cut_film import QUICK
 
@@ -167,3 +167,24 @@ async def test_a_service_that_collects_completes_the_run_after_its_last_video(op
         assert await open_runs(session.ledger) == 0
         assert await film_and_page(session) == (1, ["stored", "stored"])
     assert harness.paid == (2, 2)
+
+
+async def test_a_run_that_is_cancelled_before_its_first_shot_begins_leaves_its_claims_to_others(
+    harness: RecoveryHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with harness.session() as session:
+        begin = session.ledger.deferred.begin
+
+        async def cancel_and_begin(run: DeferredRun) -> None:
+            running.cancel()
+            await begin(run)
+
+        monkeypatch.setattr(session.ledger.deferred, "begin", cancel_and_begin)
+        running = asyncio.create_task(run_project(session, film(a_shot(1), a_shot(2)), wait=False))
+        await asyncio.wait([running])
+        assert running.cancelled()
+        assert [job.owner for job in await harness.rows()] == [None, None]
+        # This process lives on, and another of its runs makes them.
+        async with asyncio.timeout(60):
+            assert statuses(await run_project(session, film(a_shot(1), a_shot(2)))) == ["stored", "stored"]
+    assert harness.emulator.usage()["submitted"] == 2
