@@ -215,7 +215,9 @@ async def test_a_named_concurrency_limit_is_held_and_must_exist(
     assert emulator.usage()["peak_concurrency"] == 1
 
 
-async def test_a_task_run_with_tags_does_not_begin_before_its_shot_has_a_slot(session: Path, emulator: Emulator) -> None:
+async def test_a_task_run_with_tags_does_not_begin_before_its_shot_has_a_slot(
+    session: Path, emulator: Emulator
+) -> None:
     """Their limit could leave none for the poll of the shot that has the slot, and both would wait without end."""
     with tags("paid"):
         state = await generate_project(project("one", "two"), max_in_flight=1, return_state=True)
