@@ -19,6 +19,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
+from typing import Final
 
 from filelock import FileLock, Timeout, lock_descriptor
 from sqlalchemy import delete, insert, select, update
@@ -83,6 +84,9 @@ def is_held(path: Path) -> bool | None:
 
 
 _FORGET_AFTER = timedelta(days=1)
+_SWEEP_SECONDS: Final = 3600.0
+_swept_at: Final[dict[Path, float]] = {}
+"""When this process looked for old lock files in a folder, by the monotonic clock."""
 # A beat may be lost, or come late, before the owner counts as dead elsewhere.
 _BEATS_PER_LEASE = 3
 
@@ -211,6 +215,11 @@ def _lock_held(owner_id: str) -> bool | None:
 
 
 def _remove_old_locks(folder: Path) -> None:
+    """Remove the lock files that the dead left a day ago; once an hour, as a busy machine has thousands of files."""
+    now = time.monotonic()
+    if now - _swept_at.get(folder, -_SWEEP_SECONDS) < _SWEEP_SECONDS:
+        return
+    _swept_at[folder] = now
     oldest = time.time() - _FORGET_AFTER.total_seconds()
     with os.scandir(folder) as files:
         for file in files:
