@@ -134,12 +134,12 @@ def test_the_tree_of_the_architecture_page_is_the_tree() -> None:
 
 def test_every_name_of_the_glossary_is_in_the_code() -> None:
     sources = (path.read_text(encoding="utf-8") for path in (ROOT / "src").rglob("*.py"))
-    words = {word for source in sources for word in re.findall(r"\w+", source)}
+    names = {name for source in sources for name in re.findall(r"\w+", source)}
     rows = re.findall(r"^\| ([^|]+) \| [^|]+ \| ([^|]+) \|$", (ROOT / "docs" / "glossary.md").read_text(), re.MULTILINE)
     assert len(rows) > 30
     for term, code_names in rows:
         for name in re.findall(r"`([A-Za-z_]+)(?:[.(][\w()]*)?`", code_names):
-            assert name in words, f"{term}: {name}"
+            assert name in names, f"{term}: {name}"
 
 
 def test_the_settings_of_the_operations_page_are_settings() -> None:
