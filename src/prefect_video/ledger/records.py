@@ -75,7 +75,9 @@ def counting_run(flow_run_id: str | None) -> str | None:
     return None if flow_run_id is None else flow_run_id.removeprefix(PARTS_PREFIX)
 
 
-class _Record(BaseModel):
+class Record(BaseModel):
+    """A record of the ledger: frozen, without unknown fields."""
+
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
@@ -84,7 +86,7 @@ MismatchPolicy = Literal["hold", "accept"]
 """What to do with a paid video that plays and is not as requested: hold it for a human, or store it with a note."""
 
 
-class Requester(_Record):
+class Requester(Record):
     """A client of the service on whose behalf a generation is requested, with its own limit.
 
     The limit travels with each request, so that no path to a claim can leave it out.
@@ -100,7 +102,7 @@ class Requester(_Record):
     )
 
 
-class JobRequest(_Record):
+class JobRequest(Record):
     """One generation that is wanted: what a claim asks the ledger for.
 
     Attributes:
@@ -168,7 +170,7 @@ class JobRequest(_Record):
         return of_this_shot and (job.state is not State.STORED or of_this_run)
 
 
-class Job(_Record):
+class Job(Record):
     """One row of the ledger: one generation, from intent to stored file.
 
     `id` is also the idempotency key that is sent along with the submit. `priority` counts steps above normal.
@@ -276,7 +278,7 @@ class ClaimOutcome(StrEnum):
     ELSEWHERE = "elsewhere"
 
 
-class ClaimResult(_Record):
+class ClaimResult(Record):
     """The ledger's answer to one job request."""
 
     kind: ClaimOutcome
@@ -285,7 +287,7 @@ class ClaimResult(_Record):
     refusal: str | None = None
 
 
-class AccountStatus(_Record):
+class AccountStatus(Record):
     """Slots, breaker and quota of an account, as every process sees them.
 
     Attributes:
@@ -309,7 +311,7 @@ class AccountStatus(_Record):
     just_opened: bool = False
 
 
-class Budget(_Record):
+class Budget(Record):
     """One limit on what may be committed (spent plus reserved).
 
     Attributes:
@@ -331,7 +333,7 @@ class Budget(_Record):
         return self.limit_usd is None and self.limit_videos is None
 
 
-class Choice(_Record):
+class Choice(Record):
     """A decision about the takes of a shot.
 
     Attributes:
@@ -357,7 +359,7 @@ class Choice(_Record):
     decided_at: AwareDatetime
 
 
-class ApprovalRequest(_Record):
+class ApprovalRequest(Record):
     """A shot whose stored takes wait for the approval of a human, or had it.
 
     Attributes:
@@ -385,7 +387,7 @@ class ApprovalRequest(_Record):
         return self.due_at is not None and self.due_at <= now
 
 
-class HistoryEntry(_Record):
+class HistoryEntry(Record):
     """One line of a row's append-only history."""
 
     job_id: str
@@ -415,7 +417,7 @@ class NumberedEntry(NamedTuple):
     entry: HistoryEntry
 
 
-class CommittedSums(_Record):
+class CommittedSums(Record):
     """Sums of what is spent and reserved, as far as prices are known.
 
     Attributes:
@@ -472,7 +474,7 @@ class BudgetUsage(CommittedSums):
     videos: int = 0
 
 
-class ClaimBatch(_Record):
+class ClaimBatch(Record):
     """The answer to a claim: one `ClaimResult` for each job request, in order.
 
     `nearly_used` holds each limit of which this claim leaves four fifths or more committed, `warnings` a sentence for
@@ -484,7 +486,7 @@ class ClaimBatch(_Record):
     nearly_used: tuple[BudgetUsage, ...] = ()
 
 
-class ReceivedEvent(_Record):
+class ReceivedEvent(Record):
     """A verified webhook event, as it was received.
 
     Attributes:
@@ -512,7 +514,7 @@ class WorkKind(NamedTuple):
     resolution: str
 
 
-class CompletionTime(_Record):
+class CompletionTime(Record):
     """Time that one generation took.
 
     Attributes:
