@@ -33,15 +33,29 @@ from prefect_video.ledger.log_lines import log_state
 from prefect_video.ledger.records import (
     UNFINISHED,
     Budget,
-    ClaimBatch,
+    BudgetUsage,
     ClaimOutcome,
     ClaimResult,
     Job,
     JobRequest,
     Priority,
+    Record,
     State,
 )
 from prefect_video.ledger.tables import JOBS, job_from_row, job_from_values, jobs_table, rounded
+
+
+class ClaimBatch(Record):
+    """The answer to a claim: one `ClaimResult` for each job request, in order.
+
+    `nearly_used` holds each limit of which this claim leaves four fifths or more committed, `warnings` a sentence for
+    each of them.
+    """
+
+    claims: tuple[ClaimResult, ...]
+    warnings: tuple[str, ...] = ()
+    nearly_used: tuple[BudgetUsage, ...] = ()
+
 
 CLAIM_LOCK: Final = 0x5669_6465_6F02
 """PostgreSQL advisory lock held while claiming, so that claims follow one another as they do on SQLite."""

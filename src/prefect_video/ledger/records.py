@@ -15,7 +15,7 @@ from prefect_video.assets import Asset
 from prefect_video.errors import VideoRejected
 from prefect_video.ledger.amounts import usd, usd_sum
 from prefect_video.quality import Quality, QualityPolicy
-from prefect_video.shots import NoAnswerPolicy, Shot
+from prefect_video.shots import Shot
 
 
 class State(StrEnum):
@@ -333,60 +333,6 @@ class Budget(Record):
         return self.limit_usd is None and self.limit_videos is None
 
 
-class Choice(Record):
-    """A decision about the takes of a shot.
-
-    Attributes:
-        project: Name of the project.
-        shot_id: The shot's id.
-        prompt: The prompt of the shot in its project that the decision is about; another one makes it void.
-        new_prompt: The prompt that the shot is made with instead; None for its own.
-        take: The take that was chosen; None where none is yet.
-        fingerprint: The fingerprint of that take.
-        is_dropped: The shot is not made any more.
-        decided_by: Who has decided: a user's name, or `first`.
-        decided_at: When.
-    """
-
-    project: str
-    shot_id: str
-    prompt: str
-    new_prompt: str | None = None
-    take: int | None = None
-    fingerprint: str | None = None
-    is_dropped: bool = False
-    decided_by: str
-    decided_at: AwareDatetime
-
-
-class ApprovalRequest(Record):
-    """A shot whose stored takes wait for the approval of a human, or had it.
-
-    Attributes:
-        environment: The environment of the shot's jobs.
-        project: Name of the project.
-        shot_id: The shot's id.
-        takes: Ids of the stored jobs, by the number of the take.
-        proposed: The take that counts where all is approved as it is.
-        asked_at: When these takes were first put to a human.
-        due_at: When an answer comes too late; None for no deadline.
-        on_no_answer: What then happens.
-    """
-
-    environment: str
-    project: str
-    shot_id: str
-    takes: dict[int, str]
-    proposed: int
-    asked_at: AwareDatetime
-    due_at: AwareDatetime | None = None
-    on_no_answer: NoAnswerPolicy
-
-    def is_overdue(self, now: datetime) -> bool:
-        """Return True where the answer is overdue."""
-        return self.due_at is not None and self.due_at <= now
-
-
 class HistoryEntry(Record):
     """One line of a row's append-only history."""
 
@@ -472,38 +418,6 @@ class BudgetUsage(CommittedSums):
     budget: Budget
     name: str
     videos: int = 0
-
-
-class ClaimBatch(Record):
-    """The answer to a claim: one `ClaimResult` for each job request, in order.
-
-    `nearly_used` holds each limit of which this claim leaves four fifths or more committed, `warnings` a sentence for
-    each of them.
-    """
-
-    claims: tuple[ClaimResult, ...]
-    warnings: tuple[str, ...] = ()
-    nearly_used: tuple[BudgetUsage, ...] = ()
-
-
-class ReceivedEvent(Record):
-    """A verified webhook event, as it was received.
-
-    Attributes:
-        account: The account whose secret signed it.
-        event_id: The provider's id of the event; repeated deliveries share it.
-        generation_id: What it is about.
-        type: What has happened, in the provider's word.
-        received_at: When it came in.
-        handled_at: When nothing was left to do about it; at once, for one that tells of progress only.
-    """
-
-    account: str
-    event_id: str
-    generation_id: str
-    type: str
-    received_at: AwareDatetime
-    handled_at: AwareDatetime | None = None
 
 
 class WorkKind(NamedTuple):
