@@ -120,11 +120,7 @@ async def run_shot(
                     return DetachedShot(await session.ledger.jobs.get(job.id))
                 claim = joined
                 continue
-            if job.is_reopened:
-                repair = f"{job.error_message}; it was fetched again from {job.provider}, free"
-            elif lost:
-                repair = _describe_repair(claim, lost)
-                logger.warning("%s/%s: %s", job.project, job.shot.id, repair)
+            repair = _begin_repair(claim, job, lost) or repair
             job = await run_steps(session, job, runner, screened, token)
             if not job.asset:
                 return DetachedShot(job)
@@ -144,10 +140,24 @@ async def run_shot(
             if not job.is_reopened:
                 raise
             failure, lost = error, job
-            is_accepted = job.id in session.accepted_rebuys
-            # An older video of the same request may be stored, and its file be flawed too.
-            await find_assets(session, [claim.request], rebuy_missing=is_accepted)
+            await _check_older_video(session, claim.request, job)
         claim = await claim_shot(session, claim.request, budgets=budgets)
+
+
+def _begin_repair(claim: ClaimResult, job: Job, lost: Job | None) -> str | None:
+    """Describe what is about to replace a stored video that is gone or damaged; None where there was none."""
+    if job.is_reopened:
+        return f"{job.error_message}; it was fetched again from {job.provider}, free"
+    if lost is None:
+        return None
+    repair = _describe_repair(claim, lost)
+    logger.warning("%s/%s: %s", job.project, job.shot.id, repair)
+    return repair
+
+
+async def _check_older_video(session: Session, request: JobRequest, lost: Job) -> None:
+    """Check the file of an older video of the same request, which may be stored and be flawed too."""
+    await find_assets(session, [request], rebuy_missing=lost.id in session.accepted_rebuys)
 
 
 def _describe_repair(claim: ClaimResult, lost: Job) -> str:
