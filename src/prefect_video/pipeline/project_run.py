@@ -26,10 +26,9 @@ from prefect_video.pipeline.deferred_record import record_deferred
 from prefect_video.pipeline.detach import DetachBarrier, DetachToken
 from prefect_video.pipeline.late_shots import LateShots, Obstacle, require_stored
 from prefect_video.pipeline.reports import ProjectReport, ShotReport, add_costs, take_label
-from prefect_video.pipeline.routing import Candidate, TakeRequest, load_existing, mark_damaged, sessions_of
+from prefect_video.pipeline.routing import Candidate, TakeRequest, mark_damaged, prefer_existing, sessions_of
 from prefect_video.pipeline.shot_run import DetachedShot, ServedElsewhere, StoredShot, abandon, run_shot
 from prefect_video.pipeline.step_runner import StepRunner
-from prefect_video.pipeline.steps.adopt import adopt_stored
 from prefect_video.pipeline.steps.claim import claim_shot, claim_shots, find_assets, project_budgets
 from prefect_video.pipeline.steps.copies import copy_to_project, load_copies
 from prefect_video.pipeline.steps.cut_film import require_cut
@@ -229,13 +228,7 @@ class ProjectRun:
             )
             found = zip(map(_video_key, job_requests), assets, strict=True)
             self._stored |= {key: asset for key, asset in found if asset is not None}
-        undecided = [take for take in takes if len(take.candidates) > 1]
-        if undecided:
-            await load_existing(self.sessions[0].ledger, undecided)
-            if await _adopt_undecided(undecided):
-                await load_existing(self.sessions[0].ledger, undecided)
-        for take in undecided:
-            take.prefer_existing()
+        await prefer_existing(self.sessions[0].ledger, takes)
 
     def _find_stored(self, take: TakeRequest) -> Asset | None:
         return self._stored.get(_video_key(take.job_request))
@@ -503,14 +496,3 @@ def _video_key(job_request: JobRequest) -> tuple[str, str]:
 
 def _claims_at(session: Session, takes: Sequence[TakeRequest]) -> list[ClaimResult]:
     return [take.claim for take in takes if take.claim and take.session is session]
-
-
-async def _adopt_undecided(takes: Sequence[TakeRequest]) -> bool:
-    """Adopt what the store holds of takes that no candidate has a job for; return whether one has a job now."""
-    undecided = [take for take in takes if not any(candidate.has_existing_job for candidate in take.candidates)]
-    candidates = [candidate for take in undecided for candidate in take.candidates]
-    jobs = [
-        await adopt_stored(session, [candidate.job_request for candidate in candidates if candidate.session is session])
-        for session in sessions_of(candidates)
-    ]
-    return any(job is not None for of_session in jobs for job in of_session)

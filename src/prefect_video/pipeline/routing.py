@@ -13,6 +13,7 @@ from prefect_video.errors import InvalidInput, UnreadableRow
 from prefect_video.fingerprints import canonical_json
 from prefect_video.ledger import LATE_PREFIX, ClaimResult, Job, JobRequest, Ledger, State
 from prefect_video.pipeline.shot_routes import Route, check_option_names, fallback_routes, routes_for
+from prefect_video.pipeline.steps.adopt import adopt_stored
 from prefect_video.pipeline.steps.job_requests import ClaimOptions, build_job_requests
 from prefect_video.pipeline.steps.last_frame import frame_address
 from prefect_video.pipeline.steps.manual_clips import build_clip_request
@@ -296,6 +297,29 @@ async def load_existing(ledger: Ledger, takes: Iterable[TakeRequest]) -> None:
         for candidate, job in zip(candidates, jobs, strict=True):
             candidate.existing = job
         return
+
+
+async def prefer_existing(ledger: Ledger, takes: Iterable[TakeRequest]) -> None:
+    """Let what is stored, in progress or held decide how each take is made that can be made in several ways."""
+    undecided = [take for take in takes if len(take.candidates) > 1]
+    if not undecided:
+        return
+    await load_existing(ledger, undecided)
+    if await _adopt_undecided(undecided):
+        await load_existing(ledger, undecided)
+    for take in undecided:
+        take.prefer_existing()
+
+
+async def _adopt_undecided(takes: Sequence[TakeRequest]) -> bool:
+    """Adopt what the store holds of takes that no candidate has a job for; return whether one has a job now."""
+    undecided = [take for take in takes if not any(candidate.has_existing_job for candidate in take.candidates)]
+    candidates = [candidate for take in undecided for candidate in take.candidates]
+    jobs = [
+        await adopt_stored(session, [candidate.job_request for candidate in candidates if candidate.session is session])
+        for session in sessions_of(candidates)
+    ]
+    return any(job is not None for of_session in jobs for job in of_session)
 
 
 def mark_damaged(takes: Iterable[TakeRequest], error: UnreadableRow) -> None:
