@@ -54,18 +54,26 @@ class AccountKeys(LedgerBase):
         super().__init__(database, owner, command_option)
         self._noted: dict[tuple[str, str], KeyUse] = {}
 
-    async def note_use(self, connection: AsyncConnection, account: str, key_fingerprint: str) -> None:
-        """Record that a key is used now, within the caller's transaction and once an hour of this process."""
+    async def note_use(self, connection: AsyncConnection, account: str, key_fingerprint: str) -> KeyUse | None:
+        """Record that a key is used now, within the caller's transaction and once an hour of this process.
+
+        Returns:
+            The use, to be passed to `remember_use` after the commit; None where one was recorded within the hour.
+        """
         now = datetime.now(UTC)
         noted = self._noted.get((account, key_fingerprint))
         if noted is not None and now - noted.last_used_at < _NOTE_INTERVAL:
-            return
+            return None
         this_key = and_(_columns.account == account, _columns.key_fingerprint == key_fingerprint)
         row = {"account": account, "key_fingerprint": key_fingerprint, "first_used_at": now, "last_used_at": now}
         await connection.execute(self._database.insert_missing(account_keys).values(**row))
         await connection.execute(update(account_keys).where(this_key).values(last_used_at=now))
         found = (await connection.execute(select(account_keys).where(this_key))).one()
-        self._noted[account, key_fingerprint] = KeyUse.model_validate(found._asdict())
+        return KeyUse.model_validate(found._asdict())
+
+    def remember_use(self, use: KeyUse) -> None:
+        """Remember that a use is on record: after a commit that fails it is to be recorded again."""
+        self._noted[use.account, use.key_fingerprint] = use
 
     def last_noted(self, account: str, key_fingerprint: str) -> KeyUse | None:
         """Return what this process has recorded last of a key's use."""

@@ -17,7 +17,7 @@ from sqlalchemy import and_, bindparam, func, or_, select, text, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from prefect_video._shield import shielded
-from prefect_video.ledger.account_keys import AccountKeys
+from prefect_video.ledger.account_keys import AccountKeys, KeyUse
 from prefect_video.ledger.base import LedgerBase
 from prefect_video.ledger.database import Database
 from prefect_video.ledger.jobs import Jobs
@@ -105,6 +105,7 @@ class AccountLimits(LedgerBase):
         """
         sending = drop_none(task_run_id=task_run_id, deadline_at=deadline_at, key_fingerprint=key_fingerprint)
         begun: list[Job] = []
+        uses: list[KeyUse] = []
 
         async def acquire(connection: AsyncConnection) -> Job | None:
             job = await self._locked(connection, job_id)
@@ -118,17 +119,20 @@ class AccountLimits(LedgerBase):
                 if allowed is not None and not await self._is_free(connection, job, allowed):
                     return None
             begun.append(await self._jobs.begin(connection, job, sending))
-            if key_fingerprint is not None:
-                await self._keys.note_use(connection, job.account, key_fingerprint)
+            if key_fingerprint and (use := await self._keys.note_use(connection, job.account, key_fingerprint)):
+                uses.append(use)
             return begun[0]
 
         try:
-            return await self._database.write(acquire)
+            taken = await self._database.write(acquire)
         except asyncio.CancelledError:
             if begun:
                 # It may be committed all the same, and would count as sent, although its caller never sends it.
                 await shielded(self._jobs.take_back_begin(begun[0]))
             raise
+        for use in uses:
+            self._keys.remember_use(use)
+        return taken
 
     async def leave_slot_queue(self, job_id: str) -> None:
         """Take a row out of the queue for slots."""
