@@ -102,6 +102,7 @@ class AccountLimits(LedgerBase):
         Raises:
             Exception: Whatever `admit` raises; nothing has changed.
             InvalidTransition: The row is not reserved, or belongs to another process.
+            InvalidInput: The key was used under another name of the account, since the row was claimed.
         """
         sending = drop_none(task_run_id=task_run_id, deadline_at=deadline_at, key_fingerprint=key_fingerprint)
         begun: list[Job] = []
@@ -119,8 +120,10 @@ class AccountLimits(LedgerBase):
                 if allowed is not None and not await self._is_free(connection, job, allowed):
                     return None
             begun.append(await self._jobs.begin(connection, job, sending))
-            if key_fingerprint and (use := await self._keys.note_use(connection, job.account, key_fingerprint)):
-                uses.append(use)
+            if key_fingerprint is not None and not self._keys.is_noted(job.account, key_fingerprint):
+                # One account at a time: two names that use one key for the first time would not see one another.
+                await self._one_at_a_time(connection, key_fingerprint)
+                uses.append(await self._keys.note_use(connection, job, key_fingerprint))
             return begun[0]
 
         try:
@@ -291,11 +294,11 @@ class AccountLimits(LedgerBase):
     async def _set(self, connection: AsyncConnection, account: str, **values: Any) -> None:
         await connection.execute(update(accounts).where(accounts.c.id == account).values(**values))
 
-    async def _one_at_a_time(self, connection: AsyncConnection, account: str) -> None:
-        """Let one process at a time decide about an account; SQLite has one writer anyway."""
+    async def _one_at_a_time(self, connection: AsyncConnection, subject: str) -> None:
+        """Let one process at a time decide about an account or a key; SQLite has one writer anyway."""
         if not self._database.is_sqlite:
             await connection.execute(
-                text("SELECT pg_advisory_xact_lock(hashtextextended(:account, 0))"), {"account": account}
+                text("SELECT pg_advisory_xact_lock(hashtextextended(:subject, 0))"), {"subject": subject}
             )
 
 
