@@ -78,7 +78,7 @@ def serve_s3(folder: Path) -> Iterator[S3Server]:
             yield S3Server(f"http://127.0.0.1:{port}", folder)
         finally:
             process.terminate()
-            process.communicate(timeout=10)
+            process.communicate(timeout=60)
 
 
 def _find_rclone() -> str:
@@ -96,7 +96,7 @@ def _find_free_port() -> int:
 
 
 def _wait_until_ready(process: subprocess.Popen[bytes], port: int) -> None:
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         if process.poll() is not None:
             raise RuntimeError(f"rclone ended: {process.stderr.read().decode() if process.stderr else ''}")

@@ -314,7 +314,7 @@ async def test_cancelling_a_deployed_run_cancels_its_generation(
     await run_until(run_id, cancelled)
 
     async with await Ledger.open(f"sqlite:///{data_folder}/ledger.db") as ledger:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while jobs := await ledger.jobs.unfinished(flow_run_id=str(run_id)):
                 await asyncio.sleep(0.2)
         assert jobs == []

@@ -65,7 +65,7 @@ async def test_a_host_that_is_away_is_waited_for(
     patient = replace(QUICK, outage_seconds=60.0, backoff_limit_seconds=0.01)
     with caplog.at_level(logging.INFO, "prefect_video.downloads.transfer"):
         fetching = asyncio.create_task(fetch(web, spool, client, settings=patient))
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             while len(caplog.records) <= QUICK.tries:
                 await asyncio.sleep(0.01)
         async with running_web(web.port) as back:

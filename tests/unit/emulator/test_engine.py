@@ -177,7 +177,7 @@ async def test_what_could_not_be_written_stays_pending(tmp_path: Path) -> None:
 
 def test_import_is_light() -> None:
     code = "import sys, prefect_video.emulator; print(sorted({'av', 'PIL', 'prefect'} & set(sys.modules)))"
-    output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=30)
+    output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=150)
     assert output.stdout.strip() == "[]"
 
 
@@ -187,7 +187,7 @@ async def test_scheduler_steps_in_order_of_time() -> None:
     now = time.time()
     for name, due in [("late", now + 0.05), ("past", now - 5), ("soon", now + 0.01)]:
         scheduler.add(due, name)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         async for _ in scheduler:
             if len(steps) == 3:
                 break

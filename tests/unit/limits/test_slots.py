@@ -38,7 +38,7 @@ async def all_slots_taken(harness: RecoveryHarness, session: Session) -> AsyncIt
 async def until_queued(harness: RecoveryHarness, count: int = 1) -> None:
     """Until so many rows wait for a slot."""
     with closing(sqlite3.connect(harness.folder / "ledger.db")) as database:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while database.execute("SELECT count(waiting_since) FROM jobs").fetchone() != (count,):
                 await asyncio.sleep(0.01)
 
@@ -78,7 +78,7 @@ async def test_shots_ask_for_slots_together_until_there_is_none(
         async with all_slots_taken(harness, session):
             requests.answered = 0
             run = asyncio.create_task(run_project(session, film(*map(a_shot, range(shots, 2 * shots)), name="more")))
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 while requests.answered < shots + 4:
                     await asyncio.sleep(0.01)
             assert set(requests.at_once[-3:]) == {1}
@@ -128,7 +128,7 @@ async def test_a_breaker_that_opens_meanwhile_holds_back_those_in_the_queue(harn
         run = asyncio.create_task(run_project(session, film(a_shot())))
         await until_queued(harness)
         await session.ledger.accounts.record_failure(session.provider.account.id, threshold=1, open_seconds=60)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             assert statuses(await run) == ["failed"]
     assert harness.emulator.usage()["submitted"] == 0
 
@@ -177,7 +177,7 @@ async def test_it_overtakes_within_one_process_too(harness: RecoveryHarness) -> 
     low = film(a_shot(1), a_shot(2), a_shot(3), name="low", priority="low")
     high = film(a_shot(9), name="high", priority="high")
     async with harness.session(account_slots=1) as session:
-        async with session.in_flight_slots.acquire(1), asyncio.timeout(20):
+        async with session.in_flight_slots.acquire(1), asyncio.timeout(60):
             runs = [asyncio.create_task(run_project(session, low))]
             while len(session.in_flight_slots._waiting) < 3:
                 await asyncio.sleep(0.01)

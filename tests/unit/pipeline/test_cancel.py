@@ -96,7 +96,7 @@ async def test_a_row_that_waits_for_the_accounts_slot_is_given_up(open_harness: 
     await claimed.wait()
     async with harness.ledger() as ledger:
         (row,) = [row for row in await ledger.jobs.unfinished() if row.state is State.RESERVED]
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while not await _waits_for_a_slot(harness, row.id):
                 await asyncio.sleep(0.02)
     async with harness.session() as session:

@@ -118,7 +118,7 @@ async def test_a_download_that_was_interrupted_is_continued(harness: RecoveryHar
     harness.emulator.add_fault(operation="content", kind="truncated")
     harness.emulator.add_fault(operation="content", kind="hang", seconds=60)
     run: asyncio.Task[ProjectReport] = asyncio.create_task(harness.run(a_shot()))
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while harness.emulator.usage()["requests"].get("content", 0) < 2:
             await asyncio.sleep(0.02)
     run.cancel()

@@ -32,7 +32,7 @@ async def account_id() -> str:
 
 async def wait_for_owned(ledger: Ledger, account: str) -> Job:
     """Wait until one of an account's two jobs is at the provider and the other waits for its slot; return that one."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while True:
             jobs = await ledger.jobs.unfinished(account=account)
             waiting = [job for job in jobs if job.state is State.RESERVED and job.owner]

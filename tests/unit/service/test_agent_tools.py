@@ -55,7 +55,7 @@ async def call(client: Client[Any], tool: str, **arguments: Any) -> dict[str, An
 
 async def wait_for_status(client: Client[Any], job_id: str, status: str) -> None:
     """Wait until a job has a status."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while (await call(client, "status", job_id=job_id))["status"] != status:
             await asyncio.sleep(0.02)
 

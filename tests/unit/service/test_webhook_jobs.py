@@ -36,7 +36,7 @@ async def wait_soon(waiting: asyncio.Task[object]) -> object:
 
 async def wait_until_watching(rows: JobWatcher) -> None:
     """Wait until the watcher has read the jobs, so that a later change is noticed as a change."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while rows._unseen or rows._task is None:
             await asyncio.sleep(0.01)
     await asyncio.sleep(0.1)
@@ -110,7 +110,7 @@ async def test_a_broken_connection_is_opened_again(postgres_url: str, postgres_s
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
             f" WHERE datname = '{make_url(postgres_url).database}' AND query LIKE 'LISTEN%'"
         )
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while await changes.wait(0.1) is not None:
                 pass
             while await changes.wait(0.1) is None:
