@@ -258,7 +258,11 @@ class AccountLimits(LedgerBase):
         return False
 
     async def _ahead(self, connection: AsyncConnection, job: Job) -> int:
-        """Count the waiting rows of live owners that come before this one."""
+        """Count the waiting rows of other live owners that come before all of this process.
+
+        A process decides itself which of its rows asks: the order in which it was refused is not always the one that
+        they wait in there, and a row that it does not ask for must not hold up the one that it does.
+        """
         found = await connection.execute(_WAITING, {"account": job.account})
         places = [
             (queue_rank(row.priority, row.waiting_since.timestamp()), row.id, row.owner)
@@ -266,10 +270,10 @@ class AccountLimits(LedgerBase):
             if row.state is State.RESERVED
         ]
         # A row that does not wait yet comes after all of its priority that do.
-        new = queue_rank(job.priority, datetime.now(UTC).timestamp())
-        own_place = next((place for place, row_id, _ in places if row_id == job.id), new)
-        ahead = Counter(owner for place, row_id, owner in places if owner and (place, row_id) < (own_place, job.id))
-        alive = await self._owner.alive(connection, ahead) | {self._owner.id} if ahead else set()
+        new = (queue_rank(job.priority, datetime.now(UTC).timestamp()), job.id)
+        first = min([new, *((place, row_id) for place, row_id, owner in places if owner == job.owner)])
+        ahead = Counter(owner for place, row_id, owner in places if owner and (place, row_id) < first)
+        alive = await self._owner.alive(connection, ahead) if ahead else set()
         return sum(count for owner, count in ahead.items() if owner in alive)
 
     async def _occupied(self, connection: AsyncConnection, account: str) -> int:

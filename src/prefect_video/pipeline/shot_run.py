@@ -229,7 +229,6 @@ async def run_steps(
         if job.state is not State.COMPLETED:
             # The slot is held until the provider is done, not while the file is fetched.
             async with session.in_flight_slot(job), runner.hold_limit(session):
-                session.step_priority.begin_urgent(job.id)
                 job = await runner.run_step(submit, session, job)
                 if token is None:
                     job = await runner.run_step(poll, session, job)

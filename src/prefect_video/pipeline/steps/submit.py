@@ -103,6 +103,7 @@ async def submit(session: Session, job: Job, *, task_run_id: str | None = None, 
         StoreError: The video could not be published; nothing was sent.
         ProviderUnavailable: Rejected for longer than the session's patience; nothing was accepted.
     """
+    await session.take_slot(job)
     # Read again: the job may have waited long for its slot.
     job, blocked_by = await session.ledger.reviews.get_with_block(job.id)
     if job.state is State.SUBMITTING:
