@@ -17,7 +17,7 @@ from sqlalchemy import and_, bindparam, func, or_, select, text, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from prefect_video._shield import shielded
-from prefect_video.ledger.account_keys import AccountKeys
+from prefect_video.ledger.account_keys import AccountKeys, KeyUse
 from prefect_video.ledger.base import LedgerBase
 from prefect_video.ledger.database import Database
 from prefect_video.ledger.jobs import Jobs
@@ -102,9 +102,11 @@ class AccountLimits(LedgerBase):
         Raises:
             Exception: Whatever `admit` raises; nothing has changed.
             InvalidTransition: The row is not reserved, or belongs to another process.
+            InvalidInput: The key was used under another name of the account, since the row was claimed.
         """
         sending = drop_none(task_run_id=task_run_id, deadline_at=deadline_at, key_fingerprint=key_fingerprint)
         begun: list[Job] = []
+        uses: list[KeyUse] = []
 
         async def acquire(connection: AsyncConnection) -> Job | None:
             job = await self._locked(connection, job_id)
@@ -118,17 +120,22 @@ class AccountLimits(LedgerBase):
                 if allowed is not None and not await self._is_free(connection, job, allowed):
                     return None
             begun.append(await self._jobs.begin(connection, job, sending))
-            if key_fingerprint is not None:
-                await self._keys.note_use(connection, job.account, key_fingerprint)
+            if key_fingerprint is not None and not self._keys.is_noted(job.account, key_fingerprint):
+                # One account at a time: two names that use one key for the first time would not see one another.
+                await self._one_at_a_time(connection, key_fingerprint)
+                uses.append(await self._keys.note_use(connection, job, key_fingerprint))
             return begun[0]
 
         try:
-            return await self._database.write(acquire)
+            taken = await self._database.write(acquire)
         except asyncio.CancelledError:
             if begun:
                 # It may be committed all the same, and would count as sent, although its caller never sends it.
                 await shielded(self._jobs.take_back_begin(begun[0]))
             raise
+        for use in uses:
+            self._keys.remember_use(use)
+        return taken
 
     async def leave_slot_queue(self, job_id: str) -> None:
         """Take a row out of the queue for slots."""
@@ -251,7 +258,11 @@ class AccountLimits(LedgerBase):
         return False
 
     async def _ahead(self, connection: AsyncConnection, job: Job) -> int:
-        """Count the waiting rows of live owners that come before this one."""
+        """Count the waiting rows of other live owners that come before all of this process.
+
+        A process decides itself which of its rows asks: the order in which it was refused is not always the one that
+        they wait in there, and a row that it does not ask for must not hold up the one that it does.
+        """
         found = await connection.execute(_WAITING, {"account": job.account})
         places = [
             (queue_rank(row.priority, row.waiting_since.timestamp()), row.id, row.owner)
@@ -259,10 +270,10 @@ class AccountLimits(LedgerBase):
             if row.state is State.RESERVED
         ]
         # A row that does not wait yet comes after all of its priority that do.
-        new = queue_rank(job.priority, datetime.now(UTC).timestamp())
-        own_place = next((place for place, row_id, _ in places if row_id == job.id), new)
-        ahead = Counter(owner for place, row_id, owner in places if owner and (place, row_id) < (own_place, job.id))
-        alive = await self._owner.alive(connection, ahead) | {self._owner.id} if ahead else set()
+        new = (queue_rank(job.priority, datetime.now(UTC).timestamp()), job.id)
+        first = min([new, *((place, row_id) for place, row_id, owner in places if owner == job.owner)])
+        ahead = Counter(owner for place, row_id, owner in places if owner and (place, row_id) < first)
+        alive = await self._owner.alive(connection, ahead) if ahead else set()
         return sum(count for owner, count in ahead.items() if owner in alive)
 
     async def _occupied(self, connection: AsyncConnection, account: str) -> int:
@@ -287,11 +298,11 @@ class AccountLimits(LedgerBase):
     async def _set(self, connection: AsyncConnection, account: str, **values: Any) -> None:
         await connection.execute(update(accounts).where(accounts.c.id == account).values(**values))
 
-    async def _one_at_a_time(self, connection: AsyncConnection, account: str) -> None:
-        """Let one process at a time decide about an account; SQLite has one writer anyway."""
+    async def _one_at_a_time(self, connection: AsyncConnection, subject: str) -> None:
+        """Let one process at a time decide about an account or a key; SQLite has one writer anyway."""
         if not self._database.is_sqlite:
             await connection.execute(
-                text("SELECT pg_advisory_xact_lock(hashtextextended(:account, 0))"), {"account": account}
+                text("SELECT pg_advisory_xact_lock(hashtextextended(:subject, 0))"), {"subject": subject}
             )
 
 

@@ -12,30 +12,45 @@ from prefect_video.ledger import queue_rank
 
 
 class Slot:
-    """A slot that a semaphore has given out.
+    """A place in the queue of a semaphore, and the slot once it is given.
 
     Attributes:
+        place: Rank in the queue; the lowest is the first.
         is_held: True while the slot is held.
     """
 
     def __init__(self, semaphore: PrioritySemaphore, place: float) -> None:
+        self.place = place
+        self.is_held = False
         self._semaphore = semaphore
-        self._place = place
-        self.is_held = True
+        self._is_queued = False
+        self._is_called = False
+        loop = asyncio.get_running_loop()
+        self._given: asyncio.Future[None] = loop.create_future()
+        self._near: asyncio.Future[None] = loop.create_future()
+
+    async def take(self) -> None:
+        """Wait until the slot is given."""
+        # Shielded: a wait that is cancelled leaves the place in the queue, until its context ends.
+        await asyncio.shield(self._given)
+
+    async def wait_until_near(self) -> None:
+        """Wait until the slot is given, or few are before it in the queue."""
+        await asyncio.shield(self._near)
 
     def release(self) -> None:
-        """Give the slot back before its context ends; once it is, this does nothing."""
+        """Give the slot back before its context ends; one that is not held stays as it is."""
         if self.is_held:
             self.is_held = False
             self._semaphore._release()
 
     async def yield_to_higher(self) -> None:
         """Let waiters with precedence go first; return once the slot is held again."""
-        if self._semaphore.next_sequence() < self._place:
-            # Not held while waiting: a cancelled wait must not release the slot a second time.
+        if self._semaphore.next_sequence() < self.place:
             self.release()
-            await self._semaphore._acquire(self._place)
-            self.is_held = True
+            self._given = asyncio.get_running_loop().create_future()
+            self._semaphore._enter(self)
+            await self.take()
 
 
 class PrioritySemaphore:
@@ -43,11 +58,15 @@ class PrioritySemaphore:
 
     Args:
         at_once: Number of slots.
+        near: Number of waiters that are near to a slot: they can prepare for it.
     """
 
-    def __init__(self, at_once: int) -> None:
+    def __init__(self, at_once: int, *, near: int = 0) -> None:
         self._free = at_once
-        self._waiting: list[tuple[float, int, asyncio.Future[None]]] = []
+        self._free_near = near
+        self._has_near = near > 0
+        self._waiting: list[tuple[float, int, Slot]] = []
+        self._far: list[tuple[float, int, Slot]] = []
         self._order = itertools.count()
 
     @property
@@ -56,48 +75,90 @@ class PrioritySemaphore:
         return self._free > 0
 
     @asynccontextmanager
+    async def queue(self, priority: int) -> AsyncIterator[Slot]:
+        """Have a place in the queue, and then the slot, for as long as the context lasts.
+
+        Args:
+            priority: Steps above normal, or below.
+        """
+        slot = Slot(self, queue_rank(priority, asyncio.get_running_loop().time()))
+        self._enter(slot)
+        try:
+            yield slot
+        finally:
+            self._leave(slot)
+            slot.release()
+
+    @asynccontextmanager
     async def acquire(self, priority: int) -> AsyncIterator[Slot]:
         """Hold a slot for as long as the context lasts.
 
         Args:
             priority: Steps above normal, or below.
         """
-        place = queue_rank(priority, asyncio.get_running_loop().time())
-        await self._acquire(place)
-        slot = Slot(self, place)
-        try:
+        async with self.queue(priority) as slot:
+            await slot.take()
             yield slot
-        finally:
-            slot.release()
-
-    async def _acquire(self, place: float) -> None:
-        """Wait for a slot at a place in the queue."""
-        if self._free:
-            self._free -= 1
-            return
-        given: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        heapq.heappush(self._waiting, (place, next(self._order), given))
-        try:
-            await given
-        except asyncio.CancelledError:
-            # Cancelled after the slot was given: pass it on, or it is lost.
-            if given.done() and not given.cancelled():
-                self._release()
-            raise
-
-    def _release(self) -> None:
-        """Give a slot to the next waiter, or back."""
-        self._forget_cancelled()
-        if self._waiting:
-            heapq.heappop(self._waiting)[2].set_result(None)
-        else:
-            self._free += 1
 
     def next_sequence(self) -> float:
         """Return the place of the first waiter in the queue; infinity where there is none."""
-        self._forget_cancelled()
-        return self._waiting[0][0] if self._waiting else float("inf")
+        first = _first_queued(self._waiting)
+        return first.place if first else float("inf")
 
-    def _forget_cancelled(self) -> None:
-        while self._waiting and self._waiting[0][2].done():
-            heapq.heappop(self._waiting)
+    def _enter(self, slot: Slot) -> None:
+        if self._free:
+            self._free -= 1
+            self._give(slot)
+            return
+        slot._is_queued = True
+        entry = (slot.place, next(self._order), slot)
+        heapq.heappush(self._waiting, entry)
+        if self._has_near:
+            heapq.heappush(self._far, entry)
+            self._call_near()
+
+    def _leave(self, slot: Slot) -> None:
+        """Take a waiter out of the queue; one that is not in it stays as it is."""
+        if slot._is_queued:
+            slot._is_queued = False
+            self._end_near(slot)
+
+    def _release(self) -> None:
+        """Give a slot to the next waiter, or back."""
+        if first := _first_queued(self._waiting):
+            first._is_queued = False
+            self._give(first)
+            self._end_near(first)
+        else:
+            self._free += 1
+
+    def _give(self, slot: Slot) -> None:
+        slot.is_held = True
+        slot._given.set_result(None)
+        if not slot._near.done():
+            slot._near.set_result(None)
+
+    def _end_near(self, slot: Slot) -> None:
+        if slot._is_called:
+            slot._is_called = False
+            self._free_near += 1
+            self._call_near()
+
+    def _call_near(self) -> None:
+        """Call waiters, by their place, for as long as some can be near."""
+        while self._free_near and (slot := _first_queued(self._far)):
+            heapq.heappop(self._far)
+            if slot._is_called:
+                # It has given way and come back: it is in the heap twice.
+                continue
+            self._free_near -= 1
+            slot._is_called = True
+            if not slot._near.done():
+                slot._near.set_result(None)
+
+
+def _first_queued(entries: list[tuple[float, int, Slot]]) -> Slot | None:
+    """Return the first of a heap that is queued still, after removing those before it."""
+    while entries and not entries[0][2]._is_queued:
+        heapq.heappop(entries)
+    return entries[0][2] if entries else None

@@ -18,13 +18,14 @@ class StepRank(IntEnum):
     POLL = 1
     DOWNLOAD = 2
     STORE = 3
+    PREPARE = 4
 
 
 class StepPriority:
     """Precedence of submits and noticed ends over the other steps of a process.
 
     A job is urgent from the notice of its end until its slot is free, and from the moment it has a slot until its
-    request is sent. Meanwhile no poll returns, and no download and no store begins.
+    request is sent. Meanwhile no poll returns, no download and no store begins, and no other submit is prepared.
     """
 
     def __init__(self) -> None:

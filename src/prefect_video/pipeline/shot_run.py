@@ -5,9 +5,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from prefect_video.assets import Asset
@@ -23,9 +24,10 @@ from prefect_video.errors import (
     VideoError,
     VideoRejected,
 )
-from prefect_video.ledger import UNFINISHED, Budget, ClaimOutcome, ClaimResult, Job, JobRequest, State
+from prefect_video.ledger import UNFINISHED, Budget, ClaimOutcome, ClaimResult, Job, JobRequest, State, is_late
 from prefect_video.limits import StepRank
 from prefect_video.pipeline.detach import DetachToken
+from prefect_video.pipeline.routing import TakeRequest
 from prefect_video.pipeline.step_runner import StepRunner
 from prefect_video.pipeline.steps.claim import claim_shot, find_assets
 from prefect_video.pipeline.steps.download import download
@@ -237,7 +239,6 @@ async def run_steps(
         if job.state is not State.COMPLETED:
             # The slot is held until the provider is done, not while the file is fetched.
             async with session.in_flight_slot(job), runner.hold_limit(session):
-                session.step_priority.begin_urgent(job.id)
                 job = await runner.run_step(submit, session, job)
                 if token is None:
                     job = await runner.run_step(poll, session, job)
@@ -277,6 +278,38 @@ async def abandon(session: Session, job_id: str, error: BaseException | None) ->
             await _release_unsent(session, job_id, error)
     finally:
         await session.ledger.claims.release_ownership([job_id])
+
+
+async def release_claims(takes: Iterable[TakeRequest], *, reason: str | None = None) -> None:
+    """Release the ownership of untouched jobs; with a reason, also release reservations.
+
+    Raises:
+        LedgerError: The ledger cannot be used; what is left is given up after a later heartbeat.
+    """
+    acquired = [
+        (take.session.ledger, take.claim.job)
+        for take in takes
+        if take.claim and take.claim.kind is ClaimOutcome.ACQUIRED and take.claim.job
+    ]
+    owned = {job.id: ledger for ledger, job in acquired}
+    try:
+        for ledger, job in acquired:
+            if is_late(job.fingerprint):
+                await ledger.late.release(job, reason or "its run has ended")
+            elif reason and job.state is State.RESERVED:
+                await ledger.jobs.release_reservation(job.id, reason)
+            else:
+                continue
+            del owned[job.id]
+    finally:
+        # Where one has failed too, as no other process takes what a living one owns.
+        releases = [
+            ledger.claims.release_ownership([job_id for job_id, its_ledger in owned.items() if its_ledger is ledger])
+            for ledger in dict.fromkeys(owned.values())
+        ]
+        for outcome in await asyncio.gather(*releases, return_exceptions=True):
+            if outcome is not None:
+                raise outcome
 
 
 async def _release_unsent(session: Session, job_id: str, error: Exception) -> None:

@@ -28,6 +28,7 @@ from prefect_video.limits import (
     RateLimiter,
     Slot,
     StepPriority,
+    StepRank,
 )
 from prefect_video.polling import JobWatcher, LatencyCache, Poller, PollSchedule, RequestBudget
 from prefect_video.providers import AccessCheck, Provider, with_key
@@ -39,6 +40,8 @@ from prefect_video.storage import Store, WriteCheck
 logger = logging.getLogger(__name__)
 
 DEFAULT_IN_FLIGHT: Final = 10
+_PREPARED_SUBMITS: Final = 50
+"""Greatest number of submits that are prepared before their slot is free."""
 """Unfinished generations at once where neither the user nor the plan limits them."""
 
 
@@ -141,7 +144,7 @@ class Session:
     slot_queue: PrioritySemaphore = field(init=False)
     step_priority: StepPriority = field(default_factory=StepPriority, init=False)
     slot_released: asyncio.Event = field(init=False)
-    _held_slots: dict[str, Slot] = field(default_factory=dict, init=False)
+    _slots: dict[str, Slot] = field(default_factory=dict, init=False)
     breaker: CircuitBreaker = field(init=False)
     download_slots: asyncio.Semaphore = field(init=False)
     rate_limiter: RateLimiter = field(init=False)
@@ -158,7 +161,8 @@ class Session:
         self.screen = PromptScreen(settings.screen_patterns, settings.screen_longest, settings.screen_rule)
         planned = provider.capabilities.concurrency
         self.account_slots = min(filter(None, (settings.account_slots, planned)), default=None)
-        self.in_flight_slots = PrioritySemaphore(self._limit_in_flight(planned))
+        at_once = self._limit_in_flight(planned)
+        self.in_flight_slots = PrioritySemaphore(at_once, near=min(at_once, _PREPARED_SUBMITS))
         self.slot_queue = PrioritySemaphore(1)
         self.slot_released = asyncio.Event()
         self.breaker = CircuitBreaker(
@@ -254,17 +258,34 @@ class Session:
 
     @asynccontextmanager
     async def in_flight_slot(self, job: Job) -> AsyncIterator[None]:
-        """Hold one of the process's slots for a job, until its end is noticed or the context ends."""
-        async with self.in_flight_slots.acquire(job.priority) as slot:
-            self._held_slots[job.id] = slot
+        """Queue for one of the process's slots, which a job holds until its end is noticed or the context ends.
+
+        The context begins when the slot is near, so that what precedes a submit is done by the time that it is given:
+        the submit waits for it by `take_slot`.
+        """
+        async with self.in_flight_slots.queue(job.priority) as slot:
+            self._slots[job.id] = slot
             try:
+                if self.settings.concurrency_limit is not None:
+                    # The orchestrator's limit is not held while waiting.
+                    await slot.take()
+                else:
+                    await slot.wait_until_near()
+                if not slot.is_held:
+                    await self.step_priority.yield_to_urgent(StepRank.PREPARE)
                 yield
             finally:
                 # Another run of this process may have taken the job up since this one has left it.
-                if self._held_slots.get(job.id) is slot:
-                    del self._held_slots[job.id]
+                if self._slots.get(job.id) is slot:
+                    del self._slots[job.id]
                 # Even where it failed: a shot that waits for a slot of the account must ask for it again.
                 self.slot_released.set()
+
+    async def take_slot(self, job: Job) -> None:
+        """Wait for the slot that a job is queued for, if it is, and give the job precedence."""
+        if slot := self._slots.get(job.id):
+            await slot.take()
+            self.step_priority.begin_urgent(job.id)
 
     def notify(self, event: SessionEvent, job: Job, detail: str = "") -> None:
         """Log an event of a job, for debugging, and call the observer; changes of state are logged by the ledger.
@@ -281,7 +302,7 @@ class Session:
             describe_job(job),
         )
         if event in _LEFT_PROVIDER:
-            if slot := self._held_slots.get(job.id):
+            if slot := self._slots.get(job.id):
                 slot.release()
             self.slot_released.set()
         if self.observer:

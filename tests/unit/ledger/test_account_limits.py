@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 from sqlalchemy import event, update
+from sqlalchemy.exc import OperationalError
 
-from prefect_video.errors import InvalidTransition
+from prefect_video.errors import InvalidTransition, LedgerError
 from prefect_video.ledger import Ledger, State
 from prefect_video.ledger import account_limits as module
 from prefect_video.ledger import account_limits as priorities
@@ -57,7 +58,8 @@ async def test_the_queue_is_by_priority_then_by_time(ledger: Ledger, other: Ledg
     high, _ = await take(other, 5, priority="high")
     await ledger.jobs.release_reservation(holder, "done")
     order = []
-    waiting = {low: ledger, first: ledger, second: other, high: other}
+    # Each process asks for its own in their order.
+    waiting = {first: ledger, low: ledger, high: other, second: other}
     while waiting:
         for job_id, owner in list(waiting.items()):
             if await owner.accounts.acquire_slot(job_id, slots=1):
@@ -65,6 +67,18 @@ async def test_the_queue_is_by_priority_then_by_time(ledger: Ledger, other: Ledg
                 del waiting[job_id]
                 await owner.jobs.release_reservation(job_id, "done")
     assert order == [high, first, second, low]
+
+
+async def test_a_row_that_its_process_does_not_ask_for_holds_none_of_it_up(ledger: Ledger, other: Ledger) -> None:
+    """The refusals of one process may reach its shots in another order than the ledger has."""
+    holder, _ = await take(ledger, 1)
+    await take(ledger, 2)
+    elsewhere, _ = await take(other, 3)
+    head, _ = await take(ledger, 4)
+    await ledger.jobs.release_reservation(holder, "done")
+    # The process has waited longer, with its first row.
+    assert await other.accounts.acquire_slot(elsewhere, slots=1) is None
+    assert await ledger.accounts.acquire_slot(head, slots=1) is not None
 
 
 async def test_a_row_that_gave_up_waiting_holds_no_other_up(ledger: Ledger, other: Ledger) -> None:
@@ -106,6 +120,21 @@ async def test_a_caller_that_is_cancelled_during_the_commit_leaves_no_row_that_s
     assert taking.cancelled()
     assert (await ledger.jobs.get(job.id)).state is State.RESERVED
     assert await ledger.accounts.acquire_slot(job.id, slots=1) is not None
+
+
+async def test_a_use_of_a_key_whose_commit_fails_is_recorded_with_the_next(ledger: Ledger) -> None:
+    job = await claim_one(ledger, 1)
+
+    def fail(_connection: object) -> None:
+        raise OperationalError("COMMIT", None, OSError("disk I/O error"))
+
+    event.listen(ledger._database.engine.sync_engine, "commit", fail, once=True)
+    with pytest.raises(LedgerError, match="disk I/O error"):
+        await ledger.accounts.acquire_slot(job.id, slots=1, key_fingerprint="key")
+    assert await ledger.keys.uses(job.account) == []
+    assert await ledger.accounts.acquire_slot(job.id, slots=1, key_fingerprint="key")
+    (use,) = await ledger.keys.uses(job.account)
+    assert use == ledger.keys.last_noted(job.account, "key")
 
 
 async def test_what_waits_for_a_human_or_is_past_its_deadline_holds_no_slot(ledger: Ledger) -> None:
@@ -198,13 +227,15 @@ async def test_one_past_its_deadline_holds_its_slot_for_as_long_again(ledger: Le
         assert (await ledger.accounts.status(ACCOUNT)).occupied == occupied
 
 
-async def test_a_low_one_is_not_overtaken_indefinitely(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_low_one_is_not_overtaken_indefinitely(
+    ledger: Ledger, other: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(priorities, "AGEING_SECONDS", 0.0)
     holder, _ = await take(ledger, 1)
     low, _ = await take(ledger, 2, priority="low")
-    high, _ = await take(ledger, 3, priority="high")
+    high, _ = await take(other, 3, priority="high")
     await ledger.jobs.release_reservation(holder, "done")
-    assert await ledger.accounts.acquire_slot(high, slots=1) is None
+    assert await other.accounts.acquire_slot(high, slots=1) is None
     assert await ledger.accounts.acquire_slot(low, slots=1) is not None
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 
 import pytest
 
@@ -14,11 +14,10 @@ from prefect_video.limits.priority_semaphore import PrioritySemaphore
 
 @asynccontextmanager
 async def all_taken(semaphore: PrioritySemaphore, at_once: int = 1) -> AsyncIterator[None]:
-    for _ in range(at_once):
-        await semaphore._acquire(0.0)
-    yield
-    for _ in range(at_once):
-        semaphore._release()
+    async with AsyncExitStack() as stack:
+        for _ in range(at_once):
+            await stack.enter_async_context(semaphore.acquire(0))
+        yield
 
 
 async def settled() -> None:
@@ -35,12 +34,10 @@ async def serve(semaphore: PrioritySemaphore, *priorities: int) -> list[int]:
         async with semaphore.acquire(priority):
             order.append(priority)
 
-    async with all_taken(semaphore), asyncio.TaskGroup() as waiting:
+    async with asyncio.TaskGroup() as waiting, all_taken(semaphore):
         for priority in priorities:
             waiting.create_task(wait(priority))
             await settled()
-        semaphore._release()
-        await semaphore._acquire(float("inf"))
     return order
 
 
@@ -141,3 +138,45 @@ async def test_a_slot_that_is_given_back_early_is_free_once() -> None:
             assert not semaphore.is_free
         assert semaphore.is_free
     assert semaphore._free == 1
+
+
+async def test_the_first_in_the_queue_are_near_and_a_higher_one_gets_the_slot_before_them() -> None:
+    semaphore, near, order = PrioritySemaphore(1, near=2), list[str](), list[str]()
+
+    async def work(name: str, priority: int) -> None:
+        async with semaphore.queue(priority) as slot:
+            await slot.wait_until_near()
+            near.append(name)
+            await slot.take()
+            order.append(name)
+
+    async with asyncio.TaskGroup() as working, all_taken(semaphore):
+        for number in range(4):
+            working.create_task(work(str(number), 0))
+        await settled()
+        working.create_task(work("high", 1))
+        await settled()
+        assert near == ["0", "1"]
+    assert order == ["high", "0", "1", "2", "3"]
+    assert sorted(near) == ["0", "1", "2", "3", "high"]
+    assert (semaphore._free, semaphore._free_near) == (1, 2)
+
+
+async def test_a_near_waiter_that_leaves_makes_room_for_the_next() -> None:
+    semaphore = PrioritySemaphore(1, near=1)
+
+    async def work(takes: bool) -> None:
+        async with semaphore.queue(0) as slot:
+            await slot.wait_until_near()
+            if takes:
+                await slot.take()
+
+    for steps in range(8):
+        for cancelled in range(3):
+            async with all_taken(semaphore):
+                tasks = [asyncio.create_task(work(takes)) for takes in (True, False, True)]
+                for _ in range(steps):
+                    await asyncio.sleep(0)
+                tasks[cancelled].cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            assert (semaphore._free, semaphore._free_near) == (1, 1)
