@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import heapq
 import itertools
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 from prefect_video.ledger import queue_rank
@@ -19,10 +19,11 @@ class Slot:
         is_held: True while the slot is held.
     """
 
-    def __init__(self, semaphore: PrioritySemaphore, place: float) -> None:
+    def __init__(self, semaphore: PrioritySemaphore, place: float, on_given: Callable[[], None] | None) -> None:
         self.place = place
         self.is_held = False
         self._semaphore = semaphore
+        self._on_given = on_given
         self._is_queued = False
         self._is_called = False
         loop = asyncio.get_running_loop()
@@ -75,13 +76,14 @@ class PrioritySemaphore:
         return self._free > 0
 
     @asynccontextmanager
-    async def queue(self, priority: int) -> AsyncIterator[Slot]:
+    async def queue(self, priority: int, *, on_given: Callable[[], None] | None = None) -> AsyncIterator[Slot]:
         """Have a place in the queue, and then the slot, for as long as the context lasts.
 
         Args:
             priority: Steps above normal, or below.
+            on_given: Called when the slot is given, before anything else goes on.
         """
-        slot = Slot(self, queue_rank(priority, asyncio.get_running_loop().time()))
+        slot = Slot(self, queue_rank(priority, asyncio.get_running_loop().time()), on_given)
         self._enter(slot)
         try:
             yield slot
@@ -135,6 +137,8 @@ class PrioritySemaphore:
     def _give(self, slot: Slot) -> None:
         slot.is_held = True
         slot._given.set_result(None)
+        if slot._on_given:
+            slot._on_given()
         if not slot._near.done():
             slot._near.set_result(None)
 

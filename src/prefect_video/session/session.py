@@ -9,7 +9,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
-from functools import cache
+from functools import cache, partial
 from types import TracebackType
 from typing import Final, Self
 from urllib.parse import urlsplit
@@ -261,16 +261,16 @@ class Session:
         """Queue for one of the process's slots, which a job holds until its end is noticed or the context ends.
 
         The context begins when the slot is near, so that what precedes a submit is done by the time that it is given:
-        the submit waits for it by `take_slot`.
+        the submit waits for it by `take_slot`. From the moment that it is given the job has precedence.
         """
-        async with self.in_flight_slots.queue(job.priority) as slot:
+        holds_limit = self.settings.concurrency_limit is not None
+        # Before the orchestrator's limit is held too, precedence would only delay the others.
+        begin_urgent = None if holds_limit else partial(self.step_priority.begin_urgent, job.id)
+        async with self.in_flight_slots.queue(job.priority, on_given=begin_urgent) as slot:
             self._slots[job.id] = slot
             try:
-                if self.settings.concurrency_limit is not None:
-                    # The orchestrator's limit is not held while waiting.
-                    await slot.take()
-                else:
-                    await slot.wait_until_near()
+                # The orchestrator's limit is not held while waiting.
+                await (slot.take() if holds_limit else slot.wait_until_near())
                 if not slot.is_held:
                     await self.step_priority.yield_to_urgent(StepRank.PREPARE)
                 yield
@@ -282,7 +282,7 @@ class Session:
                 self.slot_released.set()
 
     async def take_slot(self, job: Job) -> None:
-        """Wait for the slot that a job is queued for, if it is, and give the job precedence."""
+        """Wait for the slot that a job is queued for, and give the job precedence; a submit by itself needs none."""
         if slot := self._slots.get(job.id):
             await slot.take()
             self.step_priority.begin_urgent(job.id)
