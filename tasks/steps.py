@@ -15,7 +15,7 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
 from prefect.concurrency.asyncio import concurrency
-from prefect.context import TaskRunContext
+from prefect.context import TagsContext, TaskRunContext
 from prefect.tasks import exponential_backoff
 from prefect.utilities.annotations import opaque, quote
 
@@ -156,6 +156,10 @@ class TaskRunner(StepRunner):
     def link(self, shot_id: str, jobs: Sequence[Job]) -> None:
         """Let the submit of a shot follow, in Prefect's graph, the tasks that have returned these jobs."""
         self._followed[shot_id] = [*self._followed.get(shot_id, ()), *jobs]
+
+    def has_limit(self, session: Session) -> bool:
+        """Tell whether the credentials name a concurrency limit, or task runs have tags, which may have one."""
+        return session.settings.concurrency_limit is not None or bool(TagsContext.get().current_tags)
 
     def hold_limit(self, session: Session) -> AbstractAsyncContextManager[None]:
         """Hold the Prefect concurrency limit that the credentials name.

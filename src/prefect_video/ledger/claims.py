@@ -357,7 +357,9 @@ class Claims(LedgerBase):
         for job, flow_run_id in free:
             groups.setdefault((job.owner, flow_run_id), []).append(job.id)
         for (owner, flow_run_id), ids in groups.items():
-            change = update(jobs_table).values(owner=self._owner.id, updated_at=datetime.now(UTC))
+            # The place in the queue for slots was that of a process that asked.
+            taking = {"owner": self._owner.id, "waiting_since": None, "updated_at": datetime.now(UTC)}
+            change = update(jobs_table).values(taking)
             if flow_run_id is not None:
                 change = change.values(flow_run_id=flow_run_id)
             for chunk in chunks(ids):

@@ -26,18 +26,16 @@ class Slot:
         self._on_given = on_given
         self._is_queued = False
         self._is_called = False
-        loop = asyncio.get_running_loop()
-        self._given: asyncio.Future[None] = loop.create_future()
-        self._near: asyncio.Future[None] = loop.create_future()
+        self._given = asyncio.Event()
+        self._near = asyncio.Event()
 
     async def take(self) -> None:
-        """Wait until the slot is given."""
-        # Shielded: a wait that is cancelled leaves the place in the queue, until its context ends.
-        await asyncio.shield(self._given)
+        """Wait until the slot is given; a wait that is cancelled keeps the place until its context ends."""
+        await self._given.wait()
 
     async def wait_until_near(self) -> None:
         """Wait until the slot is given, or few are before it in the queue."""
-        await asyncio.shield(self._near)
+        await self._near.wait()
 
     def release(self) -> None:
         """Give the slot back before its context ends; one that is not held stays as it is."""
@@ -49,7 +47,7 @@ class Slot:
         """Let waiters with precedence go first; return once the slot is held again."""
         if self._semaphore.next_sequence() < self.place:
             self.release()
-            self._given = asyncio.get_running_loop().create_future()
+            self._given.clear()
             self._semaphore._enter(self)
             await self.take()
 
@@ -81,7 +79,7 @@ class PrioritySemaphore:
 
         Args:
             priority: Steps above normal, or below.
-            on_given: Called when the slot is given, before anything else goes on.
+            on_given: Called at the moment that the slot is given: its waiter goes on later.
         """
         slot = Slot(self, queue_rank(priority, asyncio.get_running_loop().time()), on_given)
         self._enter(slot)
@@ -136,11 +134,10 @@ class PrioritySemaphore:
 
     def _give(self, slot: Slot) -> None:
         slot.is_held = True
-        slot._given.set_result(None)
+        slot._given.set()
+        slot._near.set()
         if slot._on_given:
             slot._on_given()
-        if not slot._near.done():
-            slot._near.set_result(None)
 
     def _end_near(self, slot: Slot) -> None:
         if slot._is_called:
@@ -157,8 +154,7 @@ class PrioritySemaphore:
                 continue
             self._free_near -= 1
             slot._is_called = True
-            if not slot._near.done():
-                slot._near.set_result(None)
+            slot._near.set()
 
 
 def _first_queued(entries: list[tuple[float, int, Slot]]) -> Slot | None:

@@ -31,11 +31,15 @@ class StepPriority:
     def __init__(self) -> None:
         self._urgent_since: dict[str, float] = {}
         self._waiting: list[tuple[StepRank, int, asyncio.Future[None]]] = []
+        self._own_waits: dict[str, asyncio.Future[None]] = {}
         self._order = itertools.count()
 
     def begin_urgent(self, job_id: str) -> None:
-        """Give a job precedence, for a second at most."""
+        """Give a job precedence, for a second at most; its own step that waited for others goes on."""
         self._urgent_since[job_id] = _now()
+        waiter = self._own_waits.get(job_id)
+        if waiter and not waiter.done():
+            waiter.set_result(None)
 
     def end_urgent(self, job_id: str) -> None:
         """Take a job's precedence back; those that waited for the last one go on, by their rank."""
@@ -46,16 +50,27 @@ class StepPriority:
                 if not waiter.done():
                     waiter.set_result(None)
 
-    async def yield_to_urgent(self, rank: StepRank) -> None:
-        """Wait until no job is urgent, for a second at most."""
+    async def yield_to_urgent(self, rank: StepRank, job_id: str | None = None) -> None:
+        """Wait until no job is urgent, for a second at most.
+
+        Args:
+            rank: That of the step that waits.
+            job_id: The job of the step, where it may become urgent itself meanwhile: then the step goes on.
+        """
         until = _now() + _LIMIT_SECONDS
-        # The shot that has just been given a slot takes its turn first, and becomes urgent.
+        # A shot that waits for a slot of the account is woken up by an end, takes its turn first, and becomes urgent.
         await asyncio.sleep(0)
-        while (left := min(self._seconds_urgent(), until - _now())) > 0:
+        while job_id not in self._urgent_since and (left := min(self._seconds_urgent(), until - _now())) > 0:
             waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             heapq.heappush(self._waiting, (rank, next(self._order), waiter))
-            await asyncio.wait([waiter], timeout=left)
-            waiter.cancel()
+            if job_id is not None:
+                self._own_waits[job_id] = waiter
+            try:
+                await asyncio.wait([waiter], timeout=left)
+            finally:
+                waiter.cancel()
+                if job_id is not None and self._own_waits.get(job_id) is waiter:
+                    del self._own_waits[job_id]
 
     def _seconds_urgent(self) -> float:
         """Return the seconds for which a job is urgent still; 0 where none is."""

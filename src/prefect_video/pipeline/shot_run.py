@@ -238,7 +238,8 @@ async def run_steps(
             screened.discard(job.id)
         if job.state is not State.COMPLETED:
             # The slot is held until the provider is done, not while the file is fetched.
-            async with session.in_flight_slot(job), runner.hold_limit(session):
+            prepares = not runner.has_limit(session)
+            async with session.in_flight_slot(job, prepares=prepares), runner.hold_limit(session):
                 job = await runner.run_step(submit, session, job)
                 if token is None:
                     job = await runner.run_step(poll, session, job)

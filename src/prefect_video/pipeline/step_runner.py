@@ -44,6 +44,10 @@ class StepRunner:
             jobs: The results of the steps that it follows.
         """
 
+    def has_limit(self, session: Session) -> bool:
+        """Tell whether a limit of the orchestrator may be held by a step that runs: then none may run only to wait."""
+        return False
+
     def hold_limit(self, session: Session) -> AbstractAsyncContextManager[None]:
         """Hold the orchestrator's concurrency limit that the session names, while the provider is at work."""
         return nullcontext()

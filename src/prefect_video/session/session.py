@@ -40,9 +40,9 @@ from prefect_video.storage import Store, WriteCheck
 logger = logging.getLogger(__name__)
 
 DEFAULT_IN_FLIGHT: Final = 10
+"""Unfinished generations at once where neither the user nor the plan limits them."""
 _PREPARED_SUBMITS: Final = 50
 """Greatest number of submits that are prepared before their slot is free."""
-"""Unfinished generations at once where neither the user nor the plan limits them."""
 
 
 class SessionEvent(StrEnum):
@@ -257,22 +257,27 @@ class Session:
             self.on_old_key(use)
 
     @asynccontextmanager
-    async def in_flight_slot(self, job: Job) -> AsyncIterator[None]:
+    async def in_flight_slot(self, job: Job, *, prepares: bool = True) -> AsyncIterator[None]:
         """Queue for one of the process's slots, which a job holds until its end is noticed or the context ends.
 
         The context begins when the slot is near, so that what precedes a submit is done by the time that it is given:
-        the submit waits for it by `take_slot`. From the moment that it is given the job has precedence.
+        the submit waits for it by `take_slot`. The job has precedence from the moment that the slot is given.
+
+        Args:
+            job: The job.
+            prepares: Begin the context when the slot is near; otherwise when it is given.
         """
-        holds_limit = self.settings.concurrency_limit is not None
-        # Before the orchestrator's limit is held too, precedence would only delay the others.
-        begin_urgent = None if holds_limit else partial(self.step_priority.begin_urgent, job.id)
-        async with self.in_flight_slots.queue(job.priority, on_given=begin_urgent) as slot:
+        # Until the orchestrator's limit is held too, precedence would only delay the others.
+        has_limit = self.settings.concurrency_limit is not None
+        on_given = None if has_limit else partial(self.step_priority.begin_urgent, job.id)
+        async with self.in_flight_slots.queue(job.priority, on_given=on_given) as slot:
             self._slots[job.id] = slot
             try:
-                # The orchestrator's limit is not held while waiting.
-                await (slot.take() if holds_limit else slot.wait_until_near())
-                if not slot.is_held:
-                    await self.step_priority.yield_to_urgent(StepRank.PREPARE)
+                if prepares:
+                    await slot.wait_until_near()
+                    await self.step_priority.yield_to_urgent(StepRank.PREPARE, job.id)
+                else:
+                    await slot.take()
                 yield
             finally:
                 # Another run of this process may have taken the job up since this one has left it.
@@ -282,7 +287,7 @@ class Session:
                 self.slot_released.set()
 
     async def take_slot(self, job: Job) -> None:
-        """Wait for the slot that a job is queued for, and give the job precedence; a submit by itself needs none."""
+        """Wait for the slot that a job is queued for, if it is, and give the job precedence."""
         if slot := self._slots.get(job.id):
             await slot.take()
             self.step_priority.begin_urgent(job.id)

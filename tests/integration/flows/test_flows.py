@@ -8,7 +8,7 @@ from pathlib import Path
 from uuid import UUID
 
 import pytest
-from prefect import flow
+from prefect import flow, tags
 from prefect.client.orchestration import PrefectClient, get_client
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId
 from prefect.states import State
@@ -213,6 +213,20 @@ async def test_a_named_concurrency_limit_is_held_and_must_exist(
         await client.upsert_global_concurrency_limit_by_name("one-at-a-time", limit=1)
     await generate_project(project("one", "two"))
     assert emulator.usage()["peak_concurrency"] == 1
+
+
+async def test_a_task_run_with_tags_does_not_begin_before_its_shot_has_a_slot(
+    session: Path, emulator: Emulator
+) -> None:
+    """Their limit could leave none for the poll of the shot that has the slot, and both would wait without end."""
+    with tags("paid"):
+        state = await generate_project(project("one", "two"), max_in_flight=1, return_state=True)
+    assert emulator.usage()["billed"] == 2
+    runs = {run.name: run for run in await await_task_runs(state.state_details.flow_run_id, 10)}
+    sent_at, ended_at = runs["submit s1"].start_time, runs["poll s0"].expected_start_time
+    assert sent_at is not None
+    assert ended_at is not None
+    assert sent_at > ended_at
 
 
 async def test_all_tasks_of_a_run_share_one_session(session: Path, emulator: Emulator) -> None:

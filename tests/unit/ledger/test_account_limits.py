@@ -81,6 +81,20 @@ async def test_a_row_that_its_process_does_not_ask_for_holds_none_of_it_up(ledge
     assert await ledger.accounts.acquire_slot(head, slots=1) is not None
 
 
+async def test_a_row_that_was_taken_over_waits_again_only_once_it_is_asked_for(ledger: Ledger, other: Ledger) -> None:
+    """Its new process may have no slot of its own for it for hours, and holds up no other one meanwhile."""
+    holder, _ = await take(ledger, 1)
+    first, _ = await take(ledger, 2)
+    later, _ = await take(other, 3)
+    await ledger.claims.release_ownership([first])
+    assert await other.claims.take_over(first)
+    new, _ = await take(ledger, 4)
+    await ledger.jobs.release_reservation(holder, "done")
+    # Of the other process `later` waits, and not `first`.
+    assert await ledger.accounts.acquire_slot(new, slots=2) is not None
+    assert await other.accounts.acquire_slot(later, slots=2) is not None
+
+
 async def test_a_row_that_gave_up_waiting_holds_no_other_up(ledger: Ledger, other: Ledger) -> None:
     holder, _ = await take(ledger, 1)
     impatient, _ = await take(other, 2)

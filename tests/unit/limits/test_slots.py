@@ -13,11 +13,13 @@ import pytest
 
 from prefect_video.errors import QuotaExhausted
 from prefect_video.generations import Generation
-from prefect_video.ledger import Ledger, State
+from prefect_video.ledger import Job, Ledger, State
 from prefect_video.ledger import account_limits as accounts
+from prefect_video.limits import StepRank, step_priority
+from prefect_video.pipeline import StepRunner
 from prefect_video.pipeline.entry_points import run_project
 from prefect_video.providers.sora.provider import SoraProvider
-from prefect_video.session import Session
+from prefect_video.session import Session, SessionEvent
 from tests.support.records import claim_one
 from tests.support.recovery import RecoveryHarness, a_shot, film, statuses
 from tests.support.recovery_fixtures import OpenHarness
@@ -187,6 +189,68 @@ async def test_it_overtakes_within_one_process_too(harness: RecoveryHarness) -> 
         await asyncio.gather(*runs)
     jobs = sorted(await harness.rows(), key=lambda job: job.sent_at or datetime.now(UTC))
     assert [job.project for job in jobs] == ["high", "low", "low", "low"]
+
+
+async def test_a_shot_that_is_given_a_slot_goes_before_the_one_that_frees_it_and_waits_for_no_other(
+    harness: RecoveryHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(step_priority, "_LIMIT_SECONDS", 60.0)
+    order = list[str]()
+    async with harness.session(max_in_flight=1) as session:
+        account, urgent = session.provider.account.id, session.step_priority
+        first, second, third = [await claim_one(session.ledger, number, account=account) for number in range(3)]
+
+        async def submit(job: Job, name: str) -> None:
+            async with session.in_flight_slot(job):
+                order.append(f"{name} prepared")
+                await session.take_slot(job)
+                # The start of its task, for example.
+                await asyncio.sleep(0.01)
+                order.append(f"{name} sent")
+                urgent.end_urgent(job.id)
+
+        async def end(job: Job) -> None:
+            urgent.begin_urgent(job.id)
+            session.notify(SessionEvent.COMPLETED, job)
+            urgent.end_urgent(job.id)
+            await urgent.yield_to_urgent(StepRank.POLL)
+            order.append("poll returned")
+
+        async with session.in_flight_slot(first):
+            urgent.end_urgent(first.id)
+            waiting = [asyncio.create_task(submit(second, "second"))]
+            while not order:
+                await asyncio.sleep(0.001)
+            urgent.begin_urgent("another")
+            waiting.append(asyncio.create_task(submit(third, "third")))
+            await asyncio.sleep(0.01)
+            ending = asyncio.create_task(end(first))
+            async with asyncio.timeout(30):
+                await asyncio.gather(*waiting)
+            urgent.end_urgent("another")
+            await ending
+    assert order == ["second prepared", "second sent", "third prepared", "third sent", "poll returned"]
+
+
+class LimitedSteps(StepRunner):
+    """Runs one step at a time, as an orchestrator does that limits them."""
+
+    def __init__(self) -> None:
+        self._limit = asyncio.Semaphore(1)
+
+    def has_limit(self, session: Session) -> bool:
+        return True
+
+    async def run_step(self, step: Any, session: Session, *inputs: Any, **named: Any) -> Any:
+        async with self._limit:
+            return await step(session, *inputs, **named)
+
+
+async def test_a_limit_of_steps_at_once_is_not_used_up_by_those_that_wait_for_a_slot(harness: RecoveryHarness) -> None:
+    async with harness.session(max_in_flight=1) as session, asyncio.timeout(60):
+        report = await run_project(session, film(*map(a_shot, range(4))), runner=LimitedSteps())
+    assert statuses(report) == ["stored"] * 4
+    assert harness.emulator.usage()["submitted"] == 4
 
 
 async def test_a_used_up_quota_is_reported_and_not_requested_again(open_harness: OpenHarness) -> None:
