@@ -6,7 +6,7 @@ from hypothesis import settings
 
 from tests.support.distribution import pytest_runtest_logreport, pytest_xdist_make_scheduler
 from tests.support.emulator import emulator
-from tests.support.markers import pytest_collection_modifyitems
+from tests.support.markers import pytest_collection_modifyitems, pytest_ignore_collect
 from tests.support.migrations import real_migrations, recorded_migrations
 from tests.support.prefect_server import prefect_api
 
@@ -14,6 +14,7 @@ __all__ = [
     "emulator",
     "prefect_api",
     "pytest_collection_modifyitems",
+    "pytest_ignore_collect",
     "pytest_runtest_logreport",
     "pytest_xdist_make_scheduler",
     "real_migrations",
@@ -32,6 +33,7 @@ settings.load_profile("repeatable")
 
 def pytest_collection_finish() -> None:
     """Freeze everything loaded so far: the garbage collector would spend a tenth of the run on walking through it."""
-    gc.collect()
     gc.freeze()
+    # A test makes and drops tens of thousands of objects; the default looks at all young ones after each seven hundred.
+    gc.set_threshold(20_000, 20, 20)
     gc.enable()

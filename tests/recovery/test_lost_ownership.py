@@ -106,6 +106,33 @@ async def test_a_pause_before_the_request_is_noticed(harness: RecoveryHarness, m
         assert [step.detail for step in await ledger.jobs.history(job.id)].count("about to be sent after a pause") == 1
 
 
+async def test_a_run_that_is_cancelled_between_slot_and_request_leaves_a_reservation(
+    harness: RecoveryHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing was sent, so that there is nothing to reconcile: another run sends the job at once."""
+    has_slot = asyncio.Event()
+
+    async def wait(ledger: Ledger) -> Any:
+        has_slot.set()
+        await asyncio.Event().wait()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Ledger, "now", wait)
+        run = asyncio.create_task(harness.run(a_shot()))
+        await has_slot.wait()
+        assert (await harness.row()).state is State.SUBMITTING
+        run.cancel()
+        await asyncio.wait([run])
+    assert run.cancelled()
+    assert (await harness.row()).state is State.RESERVED
+    assert harness.paid == (0, 0)
+    assert statuses(await harness.run(a_shot())) == ["stored"]
+    async with harness.ledger() as ledger:
+        states = {step.to_state for step in await ledger.jobs.history((await harness.row()).id)}
+    assert State.UNKNOWN not in states
+    assert harness.paid == (1, 1)
+
+
 async def test_a_row_that_was_taken_over_in_a_pause_is_not_sent(harness: RecoveryHarness, elsewhere: None) -> None:
     async with harness.session() as paused, harness.session() as other:
         (claim,) = (await paused.ledger.claims.claim([await a_request_of(paused)])).claims

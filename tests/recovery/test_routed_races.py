@@ -12,7 +12,7 @@ import pytest
 
 from prefect_video.emulator import Emulator
 from prefect_video.ledger import Job
-from prefect_video.pipeline import project_run
+from prefect_video.pipeline import routing
 from prefect_video.pipeline.reports import ProjectReport
 from prefect_video.projects import Project
 from prefect_video.session import SessionEvent
@@ -42,14 +42,14 @@ async def runs(
 async def looking_up_first(monkeypatch: pytest.MonkeyPatch, parties: int) -> AsyncIterator[asyncio.Event]:
     """Let no run claim before all have looked up what exists; the event is set when the first one has."""
     everyone, first = asyncio.Barrier(parties), asyncio.Event()
-    real = project_run.load_existing
+    real = routing.load_existing
 
     async def look_up(*arguments: Any) -> None:
         await real(*arguments)
         first.set()
         await everyone.wait()
 
-    monkeypatch.setattr(project_run, "load_existing", look_up)
+    monkeypatch.setattr(routing, "load_existing", look_up)
     yield first
 
 

@@ -9,6 +9,7 @@ import sys
 import tomllib
 import zipfile
 from collections.abc import Iterator, Mapping, Set
+from functools import cache
 from graphlib import TopologicalSorter
 from importlib import import_module
 from pathlib import Path
@@ -146,34 +147,43 @@ def module_name(folder: str, path: Path) -> str:
 SOURCES: Final = {module_name(folder, path): path for folder, path in modules()}
 
 
-def imported_modules(path: Path) -> set[str]:
+@cache
+def import_statements(path: Path) -> list[ast.Import | ast.ImportFrom]:
+    """Return the import statements of a file, wherever in the file they are."""
+    nodes = ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+    return [node for node in nodes if isinstance(node, ast.Import | ast.ImportFrom)]
+
+
+@cache
+def imported_modules(path: Path) -> frozenset[str]:
     """Return the modules of this package that a file imports, wherever in the file it does.
 
     A name that is imported from a package counts as an import of the submodule of that name only where the package
     does not define it otherwise.
     """
     found: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in import_statements(path):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
+        else:
             assert node.level == 0, f"{path}: relative import"
             source = node.module or ""
             for alias in node.names:
                 inner = f"{source}.{alias.name}"
                 is_submodule = inner in SOURCES and alias.name not in defined_names(source)
                 found.add(inner if is_submodule else source)
-    return {name for name in found if name.split(".")[0] == "prefect_video"}
+    return frozenset(name for name in found if name.split(".")[0] == "prefect_video")
 
 
-def defined_names(module: str) -> set[str]:
+@cache
+def defined_names(module: str) -> frozenset[str]:
     """Return what a package's door lists in `__all__`."""
     if module not in SOURCES:
-        return set()
+        return frozenset()
     for node in ast.parse(SOURCES[module].read_text(encoding="utf-8")).body:
         if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "__all__":
-            return set(ast.literal_eval(node.value))
-    return set()
+            return frozenset(ast.literal_eval(node.value))
+    return frozenset()
 
 
 def room_of(module: str) -> str:
@@ -278,7 +288,7 @@ def test_the_domain_does_not_import_prefect(room: str) -> None:
     for module, path in SOURCES.items():
         if room_of(module) != room:
             continue
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        for node in import_statements(path):
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
             assert "prefect" not in {name.split(".")[0] for name in names}, module

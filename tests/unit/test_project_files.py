@@ -170,16 +170,17 @@ def test_images_are_found_from_the_folder_of_the_file(tmp_path: Path, monkeypatc
 def test_the_schema_takes_what_we_take(tmp_path: Path) -> None:
     schema = project_schema()
     jsonschema.Draft202012Validator.check_schema(schema)
+    validator = jsonschema.Draft202012Validator(schema)
     good = yaml.safe_load(FILM.replace("16:9", '"16:9"'))
-    jsonschema.validate(good, schema)
+    validator.validate(good)
     further = {"first_frame": "a.png", "audio": False, "options": {"a": [None]}, "resolution": "4k", "duration": 60}
-    jsonschema.validate({**good, "defaults": {**further, "aspect_ratio": "21:9"}}, schema)
+    validator.validate({**good, "defaults": {**further, "aspect_ratio": "21:9"}})
     for bad in ({**good, "defaults": {"aspect_ratio": "wide"}}, {**good, "defaults": {"resolution": "600p"}}):
         with pytest.raises(jsonschema.ValidationError):
-            jsonschema.validate(bad, schema)
+            validator.validate(bad)
     for bad in ({**good, "shots": [{"id": "a"}]}, {**good, "nope": 1}, {**good, "defaults": {"duration": 75}}):
         with pytest.raises(jsonschema.ValidationError):
-            jsonschema.validate(bad, schema)
+            validator.validate(bad)
 
 
 @given(st.text(max_size=300))

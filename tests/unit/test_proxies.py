@@ -9,6 +9,7 @@ import httpx
 import pytest
 
 from prefect_video._proxies import check_proxies, exempt_loopback
+from prefect_video._tls import trusted_certificates
 from prefect_video.downloads import open_download_client
 from prefect_video.errors import InvalidInput
 from prefect_video.providers.sora.provider import SoraProvider
@@ -71,7 +72,7 @@ def test_one_line_names_the_variable_that_cannot_be_used(
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:3128")
     monkeypatch.setenv(variable, value)
     with pytest.raises((httpx.InvalidURL, ValueError)):
-        httpx.AsyncClient()
+        httpx.AsyncClient(verify=trusted_certificates())
     for opens in (
         open_download_client,
         lambda: SoraProvider(api_key="k", endpoint="http://127.0.0.1:1", plan="emulator"),
@@ -88,7 +89,7 @@ def test_what_the_client_understands_passes(monkeypatch: pytest.MonkeyPatch, val
     for proxy in ("http://127.0.0.1:3128", "127.0.0.1:3128", "socks5h://user:word@proxy:1080", "https://[::1]:3128"):
         monkeypatch.setenv("ALL_PROXY", proxy)
         check_proxies()
-        httpx.AsyncClient()
+        httpx.AsyncClient(verify=trusted_certificates())
 
 
 def test_the_commands_reach_their_own_servers_without_a_proxy(monkeypatch: pytest.MonkeyPatch) -> None:

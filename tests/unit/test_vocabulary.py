@@ -7,6 +7,8 @@ import io
 import re
 import tokenize
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Final
 
@@ -141,10 +143,30 @@ VAGUE: Final = frozenset({"one", "told", "asked", "word", "said"})
 
 THIS: Final = Path(__file__)
 
+RETIRED_NAME: Final = re.compile(rf"\b(?:{'|'.join(map(re.escape, RETIRED))})\b")
+RETIRED_PHRASE: Final = re.compile(rf"(?<![\w-])(?:{'|'.join(map(re.escape, PROSE))})(?![\w-])")
+"""Any of them: what has none need not be looked at word by word, which takes a second for each folder."""
 
-def source_files() -> list[Path]:
-    """Find every Python file but this one, which has to name the words."""
-    return [path for folder in CODE for path in sorted((ROOT / folder).rglob("*.py")) if path != THIS]
+
+@dataclass(frozen=True)
+class Statements:
+    """What the statements of a source say, each with its line: its syntax tree is built and walked once.
+
+    Attributes:
+        texts: Every text: docstrings, messages, logs.
+        declared: Every name that is declared: variables, parameters, attributes, functions, classes. A method of a
+            library, such as `one` of a query's result, is called and not declared.
+        docstrings: Every docstring, without a line.
+    """
+
+    texts: list[tuple[int, str]] = field(default_factory=list)
+    declared: list[tuple[int, str]] = field(default_factory=list)
+    docstrings: list[str] = field(default_factory=list)
+
+
+def source_files(folder: str) -> list[Path]:
+    """Find every Python file of a folder but this one, which has to name the words."""
+    return [path for path in sorted((ROOT / folder).rglob("*.py")) if path != THIS]
 
 
 def pages() -> list[Path]:
@@ -160,43 +182,72 @@ def pages() -> list[Path]:
     return sorted({*beside, *own, *(ROOT / "docs").rglob("*.md"), *(ROOT / ".github").rglob("*.md")})
 
 
-def identifiers(source: str) -> Iterator[tuple[int, str]]:
-    """Yield every name in a source with its line, without those in comments and texts."""
-    for token in tokenize.generate_tokens(io.StringIO(source).readline):
-        if token.type == tokenize.NAME:
-            yield token.start[0], token.string
+def find_retired_names(source: str) -> Iterator[tuple[int, str]]:
+    """Yield every retired identifier in a source with its line, without those in comments and texts."""
+    if RETIRED_NAME.search(source):
+        for token in tokenize.generate_tokens(io.StringIO(source).readline):
+            if token.type == tokenize.NAME and token.string in RETIRED:
+                yield token.start[0], token.string
 
 
-def texts(source: str) -> Iterator[tuple[int, str]]:
-    """Yield every comment and every text of a source with its line: docstrings, messages, logs."""
-    for token in tokenize.generate_tokens(io.StringIO(source).readline):
-        if token.type == tokenize.COMMENT:
-            yield token.start[0], token.string
+def find_retired_comments(source: str) -> Iterator[tuple[int, str]]:
+    """Yield every retired word of prose in a source's comments with its line."""
+    if any(find_retired_words(line.partition("#")[2]) for line in source.split("\n") if "#" in line):
+        for token in tokenize.generate_tokens(io.StringIO(source).readline):
+            if token.type == tokenize.COMMENT:
+                yield from ((token.start[0], phrase) for phrase in sorted(find_retired_words(token.string)))
+
+
+def find_retired_prose(source: str, statements: Statements) -> Iterator[tuple[int, str]]:
+    """Yield every retired word of prose in a source's comments and texts with its line."""
+    yield from find_retired_comments(source)
+    for line, text in statements.texts:
+        yield from ((line, phrase) for phrase in sorted(find_retired_words(text)))
+
+
+@cache
+def read_file(path: Path) -> tuple[str, Statements]:
+    """Return the source of a file, and what its statements say."""
+    source = path.read_text(encoding="utf-8")
+    return source, read_statements(source)
+
+
+def read_statements(source: str) -> Statements:
+    """Return what the statements of a source say."""
+    found = Statements()
     for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.Constant) and isinstance(node.value, str):
-            yield node.lineno, node.value
+        if isinstance(node, ast.Constant):
+            if isinstance(node.value, str):
+                found.texts.append((node.lineno, node.value))
+            continue
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and (
+            about := ast.get_docstring(node)
+        ):
+            found.docstrings.append(about)
+        if name := declared_name(node):
+            found.declared.append((getattr(node, "lineno", 0), name))
+    return found
 
 
-def declared_names(source: str) -> Iterator[tuple[int, str]]:
-    """Yield every name that a source declares with its line: variables, parameters, attributes, functions, classes.
-
-    A method of a library, such as `one` of a query's result, is called and not declared.
-    """
-    for node in ast.walk(ast.parse(source)):
-        match node:
-            case ast.Name(id=name, ctx=ast.Store()) | ast.Attribute(attr=name, ctx=ast.Store()) | ast.arg(arg=name):
-                yield node.lineno, name
-            case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) | ast.ClassDef(name=name):
-                yield node.lineno, name
-            case ast.ExceptHandler(name=str(name)) | ast.MatchAs(name=str(name)) | ast.MatchStar(name=str(name)):
-                yield node.lineno, name
-            case ast.alias(asname=str(name)) | ast.MatchMapping(rest=str(name)):
-                yield getattr(node, "lineno", 0), name
+def declared_name(node: ast.AST) -> str | None:
+    """Return the name that a node of a syntax tree declares, None for one that declares none."""
+    match node:
+        case ast.Name(id=name, ctx=ast.Store()) | ast.Attribute(attr=name, ctx=ast.Store()) | ast.arg(arg=name):
+            return name
+        case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) | ast.ClassDef(name=name):
+            return name
+        case ast.ExceptHandler(name=str(name)) | ast.MatchAs(name=str(name)) | ast.MatchStar(name=str(name)):
+            return name
+        case ast.alias(asname=str(name)) | ast.MatchMapping(rest=str(name)):
+            return name
+    return None
 
 
 def find_retired_words(text: str) -> set[str]:
     """Return the retired words of prose that stand in a text, over line ends too."""
     flat = re.sub(r"\s+", " ", text).casefold()
+    if not RETIRED_PHRASE.search(flat):
+        return set()
     return {phrase for phrase in PROSE if re.search(rf"(?<![\w-]){re.escape(phrase)}(?![\w-])", flat)}
 
 
@@ -204,10 +255,8 @@ def retired_identifiers(folder: str) -> list[str]:
     """Find the retired identifiers of a folder, as `file:line: old -> new`."""
     return [
         f"{path.relative_to(ROOT)}:{line}: {name} -> {RETIRED[name]}"
-        for path in source_files()
-        if path.relative_to(ROOT).parts[0] == folder
-        for line, name in identifiers(path.read_text(encoding="utf-8"))
-        if name in RETIRED
+        for path in source_files(folder)
+        for line, name in find_retired_names(read_file(path)[0])
     ]
 
 
@@ -215,10 +264,8 @@ def retired_prose(folder: str) -> list[str]:
     """Find the retired words in a folder's texts, as `file:line: old -> new`."""
     return [
         f"{path.relative_to(ROOT)}:{line}: {phrase!r} -> {PROSE[phrase]!r}"
-        for path in source_files()
-        if path.relative_to(ROOT).parts[0] == folder
-        for line, text in texts(path.read_text(encoding="utf-8"))
-        for phrase in sorted(find_retired_words(text))
+        for path in source_files(folder)
+        for line, phrase in find_retired_prose(*read_file(path))
     ]
 
 
@@ -231,9 +278,8 @@ def test_no_identifier_is_a_retired_word(folder: str) -> None:
 def test_no_name_is_a_vague_one(folder: str) -> None:
     assert [
         f"{path.relative_to(ROOT)}:{line}: {name}"
-        for path in [*source_files(), THIS]
-        if path.relative_to(ROOT).parts[0] == folder
-        for line, name in declared_names(path.read_text(encoding="utf-8"))
+        for path in sorted((ROOT / folder).rglob("*.py"))
+        for line, name in read_file(path)[1].declared
         if name in VAGUE
     ] == []
 
@@ -247,11 +293,8 @@ def test_no_message_or_comment_has_a_retired_word(folder: str) -> None:
 def test_no_docstring_begins_with_a_question_or_only_points_elsewhere(folder: str) -> None:
     found = [
         f"{path.relative_to(ROOT)}: {about.splitlines()[0]}"
-        for path in source_files()
-        if path.relative_to(ROOT).parts[0] == folder
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
-        if (about := ast.get_docstring(node))
+        for path in source_files(folder)
+        for about in read_file(path)[1].docstrings
         if about.split()[0] in QUESTIONS or re.fullmatch(r"(See|As for) \S+", about)
     ]
     assert found == []
@@ -271,8 +314,8 @@ def test_retired_words_are_found_where_they_stand() -> None:
     source = (
         '"""Ask whoever holds it."""\nclass Studio:\n    pass  # nobody\n\nraise ValueError(f"{1} is under\\nway")\n'
     )
-    assert [name for _, name in identifiers(source) if name in RETIRED] == ["Studio"]
-    assert {phrase for _, text in texts(source) for phrase in find_retired_words(text)} == {
+    assert [name for _, name in find_retired_names(source)] == ["Studio"]
+    assert {phrase for _, phrase in find_retired_prose(source, read_statements(source))} == {
         "whoever",
         "nobody",
         "under way",
@@ -300,12 +343,12 @@ def test_retired_words_are_found_where_they_stand() -> None:
     ],
 )
 def test_vague_names_are_found_where_they_are_declared(source: str) -> None:
-    assert VAGUE & {name for _, name in declared_names(source)}
+    assert VAGUE & {name for _, name in read_statements(source).declared}
 
 
 def test_a_method_and_a_longer_name_are_not_vague() -> None:
-    names = {name for _, name in declared_names("total = result.one()\nwords, one_line = split(total, word='a')")}
-    assert names == {"total", "words", "one_line"}
+    statements = read_statements("total = result.one()\nwords, one_line = split(total, word='a')")
+    assert {name for _, name in statements.declared} == {"total", "words", "one_line"}
 
 
 def test_no_name_is_both_retired_and_in_use() -> None:

@@ -113,6 +113,21 @@ def build_app(*, summaries: bool = True) -> App:
             app.command(
                 f"prefect_video.cli.commands.{target}", name=name, group=group, help=summary if summaries else None
             )
+    _add_command_groups(app, group, summaries=summaries)
+    options = Group.create_ordered("Options")
+    for verb, summary in _COMPLETION.items():
+        app.command(
+            f"prefect_video.cli.commands.shell_completion:{verb}_completion",
+            name=f"--{verb}-completion",
+            group=options,
+            help=summary,
+        )
+    app["--help"].group = app["--version"].group = options
+    return app
+
+
+def _add_command_groups(app: App, group: Group, *, summaries: bool) -> None:
+    """Add the commands that have commands of their own."""
     ledger = App(name="ledger", help="Look after the ledger's database.", group=group)
     ledger.command("prefect_video.cli.commands.ledger:upgrade", name="upgrade", help="Create or upgrade its tables.")
     ledger.command("prefect_video.cli.commands.ledger:check", name="check", help="Prove that it can be used.")
@@ -135,16 +150,6 @@ def build_app(*, summaries: bool = True) -> App:
     tokens = App(name="tokens", help="Make tokens for the job API of `serve`.", group=group)
     tokens.command("prefect_video.cli.commands.tokens:create", name="create", help="Make a token; shown once.")
     app.command(tokens)
-    options = Group.create_ordered("Options")
-    for verb, summary in _COMPLETION.items():
-        app.command(
-            f"prefect_video.cli.commands.shell_completion:{verb}_completion",
-            name=f"--{verb}-completion",
-            group=options,
-            help=summary,
-        )
-    app["--help"].group = app["--version"].group = options
-    return app
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

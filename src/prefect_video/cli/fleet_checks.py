@@ -12,6 +12,7 @@ from prefect.exceptions import ObjectNotFound
 
 from prefect_video.cli.check_result import Check, describe_fault, run_checks
 from prefect_video.deployments import Outcome, find_saved_blocks
+from prefect_video.ledger import command_line
 
 _PAGE = 200
 _FLOWS = "prefect_video.flows."
@@ -104,11 +105,10 @@ def _check_collect(deployments: Sequence[DeploymentResponse], names: Mapping[UUI
     return [
         *(_check_schedule(item, names[item.id]) for item in collecting),
         *(
-            Check(
-                name="collect",
-                ok=False,
-                detail=f"no deployment of it works on {ledger or 'the default ledger'}",
-                fix="run: prefect-video setup, with the prefect.yaml that `prefect-video init` writes",
+            _collect_fault(
+                f"no deployment of it works on {ledger or 'the default ledger'}",
+                "run: prefect-video setup, with the prefect.yaml that `prefect-video init` writes",
+                ledger,
             )
             for ledger in left
         ),
@@ -117,12 +117,19 @@ def _check_collect(deployments: Sequence[DeploymentResponse], names: Mapping[UUI
 
 def _check_schedule(deployment: DeploymentResponse, name: str) -> Check:
     """Check that a deployment of `collect` runs by itself."""
-    active = [schedule for schedule in deployment.schedules if schedule.active]
-    if active and not deployment.paused:
-        return Check(name="collect", ok=True, detail=f"{name} runs on schedule")
+    ledger = deployment.parameters.get("ledger")
     if deployment.paused:
         fix = f"resume it in Prefect's UI, or run: prefect api POST /deployments/{deployment.id}/resume_deployment"
-        return Check(name="collect", ok=False, detail=f"{name} is paused", fix=fix)
+        return _collect_fault(f"{name} is paused", fix, ledger)
+    if any(schedule.active for schedule in deployment.schedules):
+        return Check(name="collect", ok=True, detail=f"{name} runs on schedule")
     schedule = next(iter(deployment.schedules), None)
     fix = f"run: prefect deployment schedule resume {name} {schedule.id}" if schedule else "run: prefect-video setup"
-    return Check(name="collect", ok=False, detail=f"{name} has no active schedule", fix=fix)
+    return _collect_fault(f"{name} has no active schedule", fix, ledger)
+
+
+def _collect_fault(detail: str, fix: str, ledger: str | None) -> Check:
+    """Report that no schedule collects; a service that does so instead leaves no trace in Prefect."""
+    service = command_line("serve", "--collect", ledger=ledger)
+    fix = f"{fix}; nothing is to be done where `{service}` runs, which cannot be seen from here"
+    return Check(name="collect", ok=False, detail=detail, fix=fix)

@@ -15,9 +15,8 @@ from av.filter.context import FilterContext
 SAMPLE_RATE: Final = 48_000
 """Samples a second of every sound on its way to a film, which is stereo in 32-bit floats."""
 
-UNSPECIFIED: Final = 2
 BT709: Final = 1
-"""Numbers of colour properties in FFmpeg."""
+"""Number of the usual colour properties in FFmpeg."""
 
 FILTERS: Final = (
     *("buffer", "buffersink", "setpts", "fps", "trim", "scale", "crop", "pad", "setsar", "format", "overlay"),

@@ -54,7 +54,6 @@ class PreviewCollector:
     """
 
     def __init__(self, film: Arrangement) -> None:
-        self._film = film
         clips = film.clips
         picked = [
             clips[number * len(clips) // min(len(clips), _SHEET_LIMIT)]

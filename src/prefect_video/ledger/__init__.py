@@ -7,9 +7,11 @@ from prefect_video.ledger.account_keys import KeyUse
 from prefect_video.ledger.account_limits import queue_rank
 from prefect_video.ledger.account_queues import AccountQueue
 from prefect_video.ledger.amounts import PRICE_UNKNOWN, as_number, usd, usd_sum
+from prefect_video.ledger.approval_requests import ApprovalRequest
 from prefect_video.ledger.budgets import Limit, describe_nearly_used
 from prefect_video.ledger.callbacks import Callback
-from prefect_video.ledger.claims import row_from_request
+from prefect_video.ledger.choices import Choice
+from prefect_video.ledger.claims import ClaimBatch, row_from_request
 from prefect_video.ledger.cost_bound import DEFAULT_COST_BOUND, CostBound, cost_columns, with_dispute
 from prefect_video.ledger.deferred_runs import DeferredRun
 from prefect_video.ledger.hold_reasons import PROGRAM, HoldReason, command_line, hold_message, is_given_up
@@ -28,11 +30,8 @@ from prefect_video.ledger.records import (
     UNFINISHED,
     UNSENT,
     AccountStatus,
-    ApprovalRequest,
     Budget,
     BudgetUsage,
-    Choice,
-    ClaimBatch,
     ClaimOutcome,
     ClaimResult,
     CommittedSums,
@@ -44,7 +43,6 @@ from prefect_video.ledger.records import (
     MismatchPolicy,
     NumberedEntry,
     Priority,
-    ReceivedEvent,
     Requester,
     SpendRow,
     State,
@@ -53,6 +51,7 @@ from prefect_video.ledger.records import (
 from prefect_video.ledger.retention import Removal
 from prefect_video.ledger.tables import history, job_from_values, jobs_table, webhook_events
 from prefect_video.ledger.urls import URL_VARIABLE, default_ledger_url, parse_database_url
+from prefect_video.ledger.webhook_events import ReceivedEvent
 
 __all__ = [
     "DEFAULT_COST_BOUND",

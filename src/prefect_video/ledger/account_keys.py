@@ -15,7 +15,7 @@ from prefect_video.ledger.base import LedgerBase
 from prefect_video.ledger.database import Database
 from prefect_video.ledger.hold_reasons import command_line
 from prefect_video.ledger.leases import Lease
-from prefect_video.ledger.records import UNFINISHED, JobRequest, State
+from prefect_video.ledger.records import UNFINISHED, Job, JobRequest, State
 from prefect_video.ledger.tables import account_keys, jobs_table
 
 _NOTE_INTERVAL: Final = timedelta(hours=1)
@@ -54,18 +54,32 @@ class AccountKeys(LedgerBase):
         super().__init__(database, owner, command_option)
         self._noted: dict[tuple[str, str], KeyUse] = {}
 
-    async def note_use(self, connection: AsyncConnection, account: str, key_fingerprint: str) -> None:
-        """Record that a key is used now, within the caller's transaction and once an hour of this process."""
-        now = datetime.now(UTC)
+    def is_noted(self, account: str, key_fingerprint: str) -> bool:
+        """Tell whether this process has recorded a use of a key within the hour, which is often enough."""
         noted = self._noted.get((account, key_fingerprint))
-        if noted is not None and now - noted.last_used_at < _NOTE_INTERVAL:
-            return
+        return noted is not None and datetime.now(UTC) - noted.last_used_at < _NOTE_INTERVAL
+
+    async def note_use(self, connection: AsyncConnection, job: Job, key_fingerprint: str) -> KeyUse:
+        """Record that a job is sent with a key now, within the caller's transaction, in which no other one uses it.
+
+        Returns:
+            The use, to be passed to `remember_use` after the commit.
+
+        Raises:
+            InvalidInput: The key was used under another name of the account, since the job was claimed.
+        """
+        await require_former_name(connection, job, [key_fingerprint], self._command_option)
+        account, now = job.account, datetime.now(UTC)
         this_key = and_(_columns.account == account, _columns.key_fingerprint == key_fingerprint)
         row = {"account": account, "key_fingerprint": key_fingerprint, "first_used_at": now, "last_used_at": now}
         await connection.execute(self._database.insert_missing(account_keys).values(**row))
         await connection.execute(update(account_keys).where(this_key).values(last_used_at=now))
         found = (await connection.execute(select(account_keys).where(this_key))).one()
-        self._noted[account, key_fingerprint] = KeyUse.model_validate(found._asdict())
+        return KeyUse.model_validate(found._asdict())
+
+    def remember_use(self, use: KeyUse) -> None:
+        """Remember that a use is on record: after a commit that fails it is to be recorded again."""
+        self._noted[use.account, use.key_fingerprint] = use
 
     def last_noted(self, account: str, key_fingerprint: str) -> KeyUse | None:
         """Return what this process has recorded last of a key's use."""
@@ -116,22 +130,22 @@ class AccountKeys(LedgerBase):
 
 
 async def require_former_name(
-    connection: AsyncConnection, job_request: JobRequest, keys: Collection[str], ledger: str | None
+    connection: AsyncConnection, job: JobRequest | Job, keys: Collection[str], ledger: str | None
 ) -> None:
     """Refuse a request of an account that never used its keys, where one has made videos under another name.
 
     The limits of an account count by its name, and must not begin anew because that has changed.
 
     Args:
-        connection: Of the transaction that reserves: a name may change at any time before it.
-        job_request: A request that is about to be reserved.
+        connection: Of the transaction that reserves or sends: a name may change at any time before it.
+        job: A request that is about to be reserved, or a job that is about to be sent.
         keys: Fingerprints of the account's keys.
         ledger: The value of `--ledger` by which commands find this ledger.
 
     Raises:
         InvalidInput: The message names both accounts, and the commands that decide.
     """
-    account, jobs = job_request.account, jobs_table.c
+    account, jobs = job.account, jobs_table.c
     unused = set(keys) - set((await connection.execute(_KEYS_OF, {"account": account})).scalars())
     if not unused:  # as for every claim but an account's first: the jobs need not be searched
         return
@@ -139,7 +153,7 @@ async def require_former_name(
         jobs.key_fingerprint.in_(unused),
         jobs.account != account,
         # Environments side by side may use one key, each under a name of its own.
-        jobs.environment == job_request.environment,
+        jobs.environment == job.environment,
     )
     former = (await connection.execute(others.limit(1))).scalar_one_or_none()
     if former is None:

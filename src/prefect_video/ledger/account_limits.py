@@ -17,7 +17,7 @@ from sqlalchemy import and_, bindparam, func, or_, select, text, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from prefect_video._shield import shielded
-from prefect_video.ledger.account_keys import AccountKeys
+from prefect_video.ledger.account_keys import AccountKeys, KeyUse
 from prefect_video.ledger.base import LedgerBase
 from prefect_video.ledger.database import Database
 from prefect_video.ledger.jobs import Jobs
@@ -102,9 +102,11 @@ class AccountLimits(LedgerBase):
         Raises:
             Exception: Whatever `admit` raises; nothing has changed.
             InvalidTransition: The row is not reserved, or belongs to another process.
+            InvalidInput: The key was used under another name of the account, since the row was claimed.
         """
         sending = drop_none(task_run_id=task_run_id, deadline_at=deadline_at, key_fingerprint=key_fingerprint)
         begun: list[Job] = []
+        uses: list[KeyUse] = []
 
         async def acquire(connection: AsyncConnection) -> Job | None:
             job = await self._locked(connection, job_id)
@@ -118,17 +120,22 @@ class AccountLimits(LedgerBase):
                 if allowed is not None and not await self._is_free(connection, job, allowed):
                     return None
             begun.append(await self._jobs.begin(connection, job, sending))
-            if key_fingerprint is not None:
-                await self._keys.note_use(connection, job.account, key_fingerprint)
+            if key_fingerprint is not None and not self._keys.is_noted(job.account, key_fingerprint):
+                # One account at a time: two names that use one key for the first time would not see one another.
+                await self._one_at_a_time(connection, key_fingerprint)
+                uses.append(await self._keys.note_use(connection, job, key_fingerprint))
             return begun[0]
 
         try:
-            return await self._database.write(acquire)
+            taken = await self._database.write(acquire)
         except asyncio.CancelledError:
             if begun:
                 # It may be committed all the same, and would count as sent, although its caller never sends it.
                 await shielded(self._jobs.take_back_begin(begun[0]))
             raise
+        for use in uses:
+            self._keys.remember_use(use)
+        return taken
 
     async def leave_slot_queue(self, job_id: str) -> None:
         """Take a row out of the queue for slots."""
@@ -291,11 +298,11 @@ class AccountLimits(LedgerBase):
     async def _set(self, connection: AsyncConnection, account: str, **values: Any) -> None:
         await connection.execute(update(accounts).where(accounts.c.id == account).values(**values))
 
-    async def _one_at_a_time(self, connection: AsyncConnection, account: str) -> None:
-        """Let one process at a time decide about an account; SQLite has one writer anyway."""
+    async def _one_at_a_time(self, connection: AsyncConnection, subject: str) -> None:
+        """Let one process at a time decide about an account or a key; SQLite has one writer anyway."""
         if not self._database.is_sqlite:
             await connection.execute(
-                text("SELECT pg_advisory_xact_lock(hashtextextended(:account, 0))"), {"account": account}
+                text("SELECT pg_advisory_xact_lock(hashtextextended(:subject, 0))"), {"subject": subject}
             )
 
 

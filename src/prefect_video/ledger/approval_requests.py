@@ -3,15 +3,47 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from datetime import datetime
 from typing import Any
 
+from pydantic import AwareDatetime
 from sqlalchemy import Row, delete, insert, select
 
 from prefect_video.ledger.base import LedgerBase
 from prefect_video.ledger.claims import wait_for_turn
-from prefect_video.ledger.records import ApprovalRequest
+from prefect_video.ledger.records import Record
 from prefect_video.ledger.row_records import readable_rows, record_from_row
 from prefect_video.ledger.tables import approval_requests
+from prefect_video.shots import NoAnswerPolicy
+
+
+class ApprovalRequest(Record):
+    """A shot whose stored takes wait for the approval of a human, or had it.
+
+    Attributes:
+        environment: The environment of the shot's jobs.
+        project: Name of the project.
+        shot_id: The shot's id.
+        takes: Ids of the stored jobs, by the number of the take.
+        proposed: The take that counts where all is approved as it is.
+        asked_at: When these takes were first put to a human.
+        due_at: When an answer comes too late; None for no deadline.
+        on_no_answer: What then happens.
+    """
+
+    environment: str
+    project: str
+    shot_id: str
+    takes: dict[int, str]
+    proposed: int
+    asked_at: AwareDatetime
+    due_at: AwareDatetime | None = None
+    on_no_answer: NoAnswerPolicy
+
+    def is_overdue(self, now: datetime) -> bool:
+        """Return True where the answer is overdue."""
+        return self.due_at is not None and self.due_at <= now
+
 
 _COLUMNS = tuple(approval_requests.c[name] for name in ApprovalRequest.model_fields)
 

@@ -74,6 +74,11 @@ _SUMS: Final = ("spent_usd", "reserved_usd", "videos", "unpriced", "unpriced_res
 _KEPT_SUMS: Final = select(*(func.sum(_kept[name]) for name in _SUMS)).where(
     _kept.scope == bindparam("of_scope"), _kept.name == bindparam("named"), _kept.month >= bindparam("since")
 )
+_SPENT_BY_ACCOUNT: Final = (
+    select(_kept.name, func.sum(_kept.spent_usd).label("spent_usd"))
+    .where(_kept.scope == "account", _kept.month >= bindparam("since"))
+    .group_by(_kept.name)
+)
 _ADD_UP: Final = text(
     f"WITH parts AS (DELETE FROM committed_sums WHERE part <> 0 RETURNING *)"
     f" INSERT INTO committed_sums (scope, name, month, part, {', '.join(_SUMS)})"
@@ -248,6 +253,12 @@ async def read_usage(
         unpriced=int(sums["unpriced"]),
         unpriced_reserved=int(sums["unpriced_reserved"]),
     )
+
+
+async def read_spent_by_account(connection: AsyncConnection, now: datetime) -> dict[str, Decimal]:
+    """Read what each account has spent of its jobs of this month; accounts without any are absent."""
+    found = await connection.execute(_SPENT_BY_ACCOUNT, {"since": f"{beginning_of_month(now):%Y-%m}"})
+    return {row.name: amount_column(row.spent_usd) for row in found}
 
 
 def _read_sums(row: Iterable[Any]) -> dict[str, Decimal]:

@@ -4,12 +4,40 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
+from pydantic import AwareDatetime
 from sqlalchemy import delete, insert, select
 
 from prefect_video.ledger.base import LedgerBase
 from prefect_video.ledger.claims import wait_for_turn
-from prefect_video.ledger.records import Choice
+from prefect_video.ledger.records import Record
 from prefect_video.ledger.tables import choices
+
+
+class Choice(Record):
+    """A decision about the takes of a shot.
+
+    Attributes:
+        project: Name of the project.
+        shot_id: The shot's id.
+        prompt: The prompt of the shot in its project that the decision is about; another one makes it void.
+        new_prompt: The prompt that the shot is made with instead; None for its own.
+        take: The take that was chosen; None where none is yet.
+        fingerprint: The fingerprint of that take.
+        is_dropped: The shot is not made any more.
+        decided_by: Who has decided: a user's name, or `first`.
+        decided_at: When.
+    """
+
+    project: str
+    shot_id: str
+    prompt: str
+    new_prompt: str | None = None
+    take: int | None = None
+    fingerprint: str | None = None
+    is_dropped: bool = False
+    decided_by: str
+    decided_at: AwareDatetime
+
 
 _COLUMNS = tuple(choices.c[name] for name in Choice.model_fields)
 

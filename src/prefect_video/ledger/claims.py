@@ -12,6 +12,7 @@ from sqlalchemy import bindparam, insert, text, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from prefect_video._shield import shielded
+from prefect_video.errors import LedgerError
 from prefect_video.ledger.account_keys import require_former_name
 from prefect_video.ledger.base import LedgerBase, chunks
 from prefect_video.ledger.budgets import Limits, add_up_sums, beginning_of_month
@@ -29,19 +30,34 @@ from prefect_video.ledger.existing_jobs import (
 )
 from prefect_video.ledger.idempotency_keys import record_answers
 from prefect_video.ledger.late_reservations import find_abandoned, free_reservations, suspend_reservations
+from prefect_video.ledger.leases import Lease
 from prefect_video.ledger.log_lines import log_state
 from prefect_video.ledger.records import (
     UNFINISHED,
     Budget,
-    ClaimBatch,
+    BudgetUsage,
     ClaimOutcome,
     ClaimResult,
     Job,
     JobRequest,
     Priority,
+    Record,
     State,
 )
 from prefect_video.ledger.tables import JOBS, job_from_row, job_from_values, jobs_table, rounded
+
+
+class ClaimBatch(Record):
+    """The answer to a claim: one `ClaimResult` for each job request, in order.
+
+    `nearly_used` holds each limit of which this claim leaves four fifths or more committed, `warnings` a sentence for
+    each of them.
+    """
+
+    claims: tuple[ClaimResult, ...]
+    warnings: tuple[str, ...] = ()
+    nearly_used: tuple[BudgetUsage, ...] = ()
+
 
 CLAIM_LOCK: Final = 0x5669_6465_6F02
 """PostgreSQL advisory lock held while claiming, so that claims follow one another as they do on SQLite."""
@@ -58,6 +74,8 @@ _RELEASE_OWNERSHIP: Final = (
     )
     .values(owner=None, updated_at=bindparam("now"))
 )
+# Nothing was done with it since: it may have been released after all, and taken over again by this process.
+_RELEASE_LEFT: Final = _RELEASE_OWNERSHIP.where(jobs_table.c.updated_at <= bindparam("given_up_at"))
 
 
 async def wait_for_turn(database: Database, connection: AsyncConnection) -> None:
@@ -68,6 +86,10 @@ async def wait_for_turn(database: Database, connection: AsyncConnection) -> None
 
 class Claims(LedgerBase):
     """Claims of new rows, and the ownership of rows in progress."""
+
+    def __init__(self, database: Database, owner: Lease, command_option: str | None) -> None:
+        super().__init__(database, owner, command_option)
+        self._left: list[tuple[datetime, Sequence[str]]] = []
 
     async def claim(
         self,
@@ -132,8 +154,29 @@ class Claims(LedgerBase):
         """Give up unfinished rows that this process owns: any process may take them over.
 
         It is done even while the caller is being cancelled: a row that keeps a living owner is out of others' reach.
+
+        Raises:
+            LedgerError: The ledger cannot be used; it is done by `release_left` once it can.
         """
-        await shielded(self._release_ownership(job_ids))
+        await shielded(self._release_ownership(list(job_ids)))
+
+    async def release_left(self) -> None:
+        """Give up the rows whose release has failed; this process does it after each heartbeat.
+
+        Raises:
+            LedgerError: The ledger cannot be used.
+        """
+        while self._left:
+            given_up_at, job_ids = left = self._left[0]
+
+            async def release(
+                connection: AsyncConnection, ids: Sequence[str] = job_ids, at: datetime = given_up_at
+            ) -> None:
+                for chunk in chunks(ids):
+                    await connection.execute(_RELEASE_LEFT, {**self._own(chunk), "given_up_at": at})
+
+            await self._database.write(release)
+            self._left.remove(left)
 
     async def is_owner_alive(self, owner_id: str) -> bool:
         """Tell whether the process behind an owner id is alive."""
@@ -291,13 +334,22 @@ class Claims(LedgerBase):
         lines = ((row["id"], State.RESERVED, State.RESERVED) for row in used)
         await self._append_history(connection, lines, "claimed: what it continues is stored")
 
-    async def _release_ownership(self, job_ids: Iterable[str]) -> None:
+    async def _release_ownership(self, job_ids: Sequence[str]) -> None:
+        given_up_at = datetime.now(UTC)
+
         async def release(connection: AsyncConnection) -> None:
             for chunk in chunks(job_ids):
-                own = {"ids": list(chunk), "releasing": self._owner.id, "now": datetime.now(UTC)}
-                await connection.execute(_RELEASE_OWNERSHIP, own)
+                await connection.execute(_RELEASE_OWNERSHIP, self._own(chunk))
 
-        await self._database.write(release)
+        try:
+            await self._database.write(release)
+        except LedgerError:
+            # No one works on them any more, and as long as this process lives no other one may.
+            self._left.append((given_up_at, job_ids))
+            raise
+
+    def _own(self, job_ids: Sequence[str]) -> dict[str, Any]:
+        return {"ids": list(job_ids), "releasing": self._owner.id, "now": datetime.now(UTC)}
 
     async def _take(self, connection: AsyncConnection, free: Sequence[tuple[Job, str | None]]) -> list[Job]:
         """Take `(row, flow run that resumes it)` unless another owner was faster; return the rows as they are now."""

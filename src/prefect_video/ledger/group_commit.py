@@ -8,6 +8,7 @@ given as statements (`run`) need one visit to the thread of the file together, f
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from contextvars import copy_context
@@ -15,13 +16,18 @@ from typing import Any, Final, TypeVar
 
 from sqlalchemy import CursorResult, Executable
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncTransaction
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from prefect_video._shield import shielded
-from prefect_video.ledger.sqlite_driver import Statements, complete, run_in_one_visit
+from prefect_video.ledger.sqlite_driver import Statements, complete, run_directly, run_in_one_visit
 
 MOST_AT_ONCE: Final = 50
 """Writes in one transaction: other processes wait for all of them."""
+
+# Of several savepoints with one name the innermost counts, which is that of the write whose turn it is.
+_BEGIN_SAVEPOINT: Final = "SAVEPOINT write"
+_END_SAVEPOINT: Final = "RELEASE write"
+_ROLL_BACK: Final = "ROLLBACK TO write"
 
 Result = TypeVar("Result")
 
@@ -49,7 +55,7 @@ class GroupCommit:
         async with self._turn(write) as connection:
             assert connection is not None
             if write.is_one_of_several:
-                write.savepoint = await shielded(_begin_savepoint(connection))
+                await shielded(write.begin_savepoint(connection))
             yield connection
 
     async def run(self, statements: Statements[Result]) -> Result:
@@ -66,7 +72,7 @@ class GroupCommit:
 
         async def run_all(connection: AsyncConnection) -> None:
             if write.is_one_of_several:
-                write.savepoint = await connection.begin_nested()
+                await write.begin_savepoint(connection)
             results.append(await statements(connection))
 
         write.statements = run_all
@@ -169,7 +175,7 @@ class _Write:
             cancelled with its caller.
         outcome: Resolves to None when the write is durable or taken back, else to why it is not in the database.
         is_one_of_several: It shares its transaction, and begins with a savepoint.
-        savepoint: That one; None as long as nothing was written.
+        has_savepoint: That was begun; as long as it was not, nothing was written.
         error: Why it has failed; None as long as it has not.
         statements: What it writes, its savepoint included; None where its caller uses the connection.
         end_of_statements: Resolves with the outcome, where the statements are run in the group's visit.
@@ -181,12 +187,17 @@ class _Write:
         self.turn: asyncio.Future[AsyncConnection | None] = loop.create_future()
         self.outcome: asyncio.Future[Exception | None] = loop.create_future()
         self.is_one_of_several = False
-        self.savepoint: AsyncTransaction | None = None
+        self.has_savepoint = False
         self.error: BaseException | None = None
         self.statements: Statements[None] | None = None
         self.context = copy_context()
         self.end_of_statements = _EndOfStatements(loop=loop)
         self._is_kept: asyncio.Future[bool] = loop.create_future()
+
+    async def begin_savepoint(self, connection: AsyncConnection) -> None:
+        """Begin the savepoint to which the write can be taken back alone."""
+        await run_directly(connection, _BEGIN_SAVEPOINT)
+        self.has_savepoint = True
 
     async def run(self, connection: AsyncConnection) -> bool:
         """Let the caller use the connection; return whether to keep what it has written."""
@@ -229,10 +240,11 @@ async def _run_group(connection: AsyncConnection, group: list[_Write]) -> None:
         if write.turn.done():
             # Its caller was cancelled.
             continue
-        # A write by itself needs no savepoint: the transaction is taken back as a whole. That of one of several is
-        # never released, so that a later one is nested in it: the commit ends them all.
+        # A write by itself needs no savepoint: the transaction is taken back as a whole.
         write.is_one_of_several = len(group) > 1
-        if not await write.run(shared):
+        if await write.run(shared):
+            await _keep(connection, write)
+        else:
             await _take_back(connection, write)
             # Settled at once: it has nothing to wait for in the others' commit.
             write.settle()
@@ -269,25 +281,34 @@ async def _run_statements(connection: AsyncConnection, write: _Write) -> Excepti
         write.error = error = failure
     if error is not None or write.end_of_statements.is_given_up:
         await _take_back(connection, write)
+    else:
+        await _keep(connection, write)
     return error
+
+
+async def _keep(connection: AsyncConnection, write: _Write) -> None:
+    """End the savepoint of a write: within it, SQLite would copy each page again that a later one changes.
+
+    Raises:
+        sqlite3.Error: SQLite itself has taken back the whole transaction.
+    """
+    if write.has_savepoint:
+        await run_directly(connection, _END_SAVEPOINT)
 
 
 async def _take_back(connection: AsyncConnection, write: _Write) -> None:
     """Take back what a write has written, and nothing of the others in its transaction.
 
     Raises:
-        DBAPIError: That is impossible, for this reason: nothing of the transaction is in the database.
+        DBAPIError | sqlite3.Error: That is impossible, for this reason: nothing of the transaction is in the database.
     """
-    # Alone it has the whole transaction; without its savepoint it has written nothing.
-    written = write.savepoint if write.is_one_of_several else connection.get_transaction()
-    if written is None:
-        return
     try:
-        await written.rollback()
-    except DBAPIError as failure:
+        if not write.is_one_of_several:
+            # Alone it has the whole transaction.
+            if (transaction := connection.get_transaction()) is not None:
+                await transaction.rollback()
+        elif write.has_savepoint:
+            await run_directly(connection, _ROLL_BACK)
+    except (DBAPIError, sqlite3.Error) as failure:
         # After a failure of the disk, SQLite itself takes back the whole transaction: no savepoint is left.
         raise write.error if isinstance(write.error, DBAPIError) else failure from None
-
-
-async def _begin_savepoint(connection: AsyncConnection) -> AsyncTransaction:
-    return await connection.begin_nested()

@@ -10,8 +10,9 @@ from sqlalchemy import Index
 
 from prefect_video.ledger.late_reservations import OF_LATE
 from prefect_video.ledger.prompt_reviews import OF_BLOCKED
-from prefect_video.ledger.records import UNFINISHED, State
 from prefect_video.ledger.tables import (
+    IS_SENDING,
+    IS_UNFINISHED,
     callbacks,
     committed_sums,
     history,
@@ -21,7 +22,6 @@ from prefect_video.ledger.tables import (
     webhook_events,
 )
 
-_unfinished = jobs_table.c.state.in_(sorted(UNFINISHED))
 _held = jobs_table.c.hold_reason.is_not(None)
 _accepted = jobs_table.c.generation_id.is_not(None)
 
@@ -31,8 +31,8 @@ Index(
     jobs_table.c.environment,
     jobs_table.c.fingerprint,
     unique=True,
-    sqlite_where=_unfinished,
-    postgresql_where=_unfinished,
+    sqlite_where=IS_UNFINISHED,
+    postgresql_where=IS_UNFINISHED,
 )
 Index(
     "uq_jobs_generation",
@@ -51,8 +51,8 @@ Index(
 Index(
     "ix_jobs_unfinished",
     jobs_table.c.created_at,
-    sqlite_where=_unfinished,
-    postgresql_where=_unfinished,
+    sqlite_where=IS_UNFINISHED,
+    postgresql_where=IS_UNFINISHED,
 )
 # Few jobs wait for a human, and a search for them must not read all others.
 Index("ix_jobs_held", jobs_table.c.created_at, sqlite_where=_held, postgresql_where=_held)
@@ -104,8 +104,7 @@ for _name, _due, _ended in (
 
 Index("ix_history_job", history.c.job_id)
 Index("ix_idempotency_keys_job", idempotency_keys.c.job_id)
-_sending = history.c.to_state == State.SUBMITTING
-Index("ix_history_sending", history.c.at, sqlite_where=_sending, postgresql_where=_sending)
+Index("ix_history_sending", history.c.at, sqlite_where=IS_SENDING, postgresql_where=IS_SENDING)
 
 _not_added_up = committed_sums.c.part != 0
 Index("ix_committed_sums_parts", committed_sums.c.part, sqlite_where=_not_added_up, postgresql_where=_not_added_up)

@@ -15,10 +15,11 @@ import stat
 import tempfile
 import time
 import uuid
-from collections.abc import Collection
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
+from typing import Final
 
 from filelock import FileLock, Timeout, lock_descriptor
 from sqlalchemy import delete, insert, select, update
@@ -83,6 +84,9 @@ def is_held(path: Path) -> bool | None:
 
 
 _FORGET_AFTER = timedelta(days=1)
+_SWEEP_SECONDS: Final = 3600.0
+_swept_at: Final[dict[Path, float]] = {}
+"""When this process looked for old lock files in a folder, by the monotonic clock."""
 # A beat may be lost, or come late, before the owner counts as dead elsewhere.
 _BEATS_PER_LEASE = 3
 
@@ -94,11 +98,13 @@ class Lease:
     Attributes:
         lease_seconds: How old a heartbeat from another machine may be before its owner counts as dead.
         id: `host:pid:uuid`.
+        upkeep: What else is to be done for the rows of this owner after each heartbeat.
     """
 
     database: Database
     lease_seconds: float
     id: str = field(default_factory=lambda: f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex}")
+    upkeep: Callable[[], Awaitable[None]] | None = None
     _lock: FileLock | None = None
     _beating: asyncio.Task[None] | None = None
 
@@ -161,12 +167,24 @@ class Lease:
             self._lock.release()
 
     async def _keep_beating(self) -> None:
+        interval = self.lease_seconds / _BEATS_PER_LEASE
         while True:
-            await asyncio.sleep(self.lease_seconds / _BEATS_PER_LEASE)
+            await asyncio.sleep(interval)
             try:
                 await self.heartbeat()
             except LedgerError as error:
                 logger.warning("no heartbeat was written, other machines may take this one for dead: %s", error)
+                continue
+            try:
+                # It must not delay the next heartbeat.
+                async with asyncio.timeout(interval):
+                    await self._do_upkeep()
+            except (LedgerError, TimeoutError) as error:
+                logger.warning("jobs that were given up are released after a later heartbeat: %r", error)
+
+    async def _do_upkeep(self) -> None:
+        if self.upkeep is not None:
+            await self.upkeep()
 
 
 async def _look_at_locks(ids: Collection[str]) -> dict[str, bool | None]:
@@ -211,6 +229,11 @@ def _lock_held(owner_id: str) -> bool | None:
 
 
 def _remove_old_locks(folder: Path) -> None:
+    """Remove the lock files that the dead left a day ago; once an hour, as a busy machine has thousands of files."""
+    now = time.monotonic()
+    if now - _swept_at.get(folder, -_SWEEP_SECONDS) < _SWEEP_SECONDS:
+        return
+    _swept_at[folder] = now
     oldest = time.time() - _FORGET_AFTER.total_seconds()
     with os.scandir(folder) as files:
         for file in files:

@@ -88,6 +88,7 @@ class Ledger:
         shared = (database, owner, command_option)
         self.jobs = Jobs(*shared)
         self.claims = Claims(*shared)
+        owner.upkeep = self.claims.release_left
         self.keys = AccountKeys(*shared)
         self.names = AccountNames(*shared)
         self.accounts = AccountLimits(*shared, jobs=self.jobs, keys=self.keys)

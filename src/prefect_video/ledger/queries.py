@@ -7,7 +7,21 @@ from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Row, Text, and_, bindparam, delete, func, insert, or_, select, type_coerce
+from sqlalchemy import (
+    ColumnElement,
+    Row,
+    Text,
+    TextClause,
+    and_,
+    bindparam,
+    delete,
+    func,
+    insert,
+    or_,
+    select,
+    type_coerce,
+    union_all,
+)
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from prefect_video.assets import Asset
@@ -30,7 +44,7 @@ from prefect_video.ledger.records import (
     WorkKind,
 )
 from prefect_video.ledger.row_records import UnreadableValue, readable_rows, require_readable
-from prefect_video.ledger.tables import JOBS, copies, history, job_from_row, jobs_table
+from prefect_video.ledger.tables import IS_SENDING, IS_UNFINISHED, JOBS, copies, history, job_from_row, jobs_table
 
 
 def _is_in_progress(state: State, hold_reason: str | None) -> bool | None:
@@ -49,6 +63,11 @@ _BY_IDS: Final = JOBS.where(jobs_table.c.id.in_(bindparam("ids", expanding=True)
 
 LEFT_OFTEN: Final = 2
 """Number of collections in a row that have left a job for later, from which on it is listed beside what is held."""
+# Two searches, each by an index of its own: for one with `OR`, SQLite reads all jobs.
+_NEEDING_ATTENTION: Final = union_all(
+    select(jobs_table.c.id).where(jobs_table.c.hold_reason.is_not(None)),
+    select(jobs_table.c.id).where(IS_UNFINISHED, jobs_table.c.left_count >= LEFT_OFTEN),
+)
 _NEWEST: Final = 50
 """More are not needed, and older ones tell of a provider that may have been slower, or of ends noticed late."""
 
@@ -156,7 +175,7 @@ class Queries(LedgerBase):
     ) -> list[Job]:
         """Read the rows in progress, oldest first."""
         return await self._select(
-            jobs_table.c.state.in_(UNFINISHED),
+            IS_UNFINISHED,
             *_equal(environment=environment, project=project, flow_run_id=flow_run_id, account=account),
         )
 
@@ -204,12 +223,12 @@ class Queries(LedgerBase):
             needs_attention: Only those that are held, or that collections have left for later twice or more.
             flow_run_id: Only those of a run.
         """
-        conditions = _equal(project=project, state=state, flow_run_id=flow_run_id)
+        conditions = [*_in_state(state), *_equal(project=project, flow_run_id=flow_run_id)]
         if hold_reason is not None:
             flagged = jobs_table.c.hold_reason
             conditions.append(flagged.is_not(None) if hold_reason else flagged.is_(None))
         if needs_attention:
-            conditions.append(or_(jobs_table.c.hold_reason.is_not(None), jobs_table.c.left_count >= LEFT_OFTEN))
+            conditions.append(jobs_table.c.id.in_(_NEEDING_ATTENTION))
         return await self._select(*conditions, newest_first=True, limit=limit)
 
     async def find_degraded(self, *, limit: int) -> list[Job]:
@@ -254,7 +273,7 @@ class Queries(LedgerBase):
             limit: At most this many.
         """
         columns = jobs_table.c
-        conditions = _equal(environment=environment, project=project, state=state)
+        conditions = [*_in_state(state), *_equal(environment=environment, project=project)]
         if hold_reason is not None:
             held = columns.hold_reason.is_not(None)
             conditions.append(held if hold_reason else ~held)
@@ -337,15 +356,10 @@ class Queries(LedgerBase):
 
     async def submissions_since(self, account: str, at: datetime) -> int:
         """Count the requests of an account that were sent since a time, rejected ones included."""
-        sent = (
-            select(func.count())
-            .select_from(history.join(jobs_table, history.c.job_id == jobs_table.c.id))
-            .where(
-                history.c.to_state == State.SUBMITTING,
-                history.c.from_state == State.RESERVED,
-                history.c.at >= at,
-                jobs_table.c.account == account,
-            )
+        # Looked up for each request of that time: SQLite would begin a join with all jobs of the account.
+        its_account = select(jobs_table.c.account).where(jobs_table.c.id == history.c.job_id).scalar_subquery()
+        sent = select(func.count()).where(
+            IS_SENDING, history.c.from_state == State.RESERVED, history.c.at >= at, its_account == account
         )
         async with self._database.reading() as connection:
             return (await connection.execute(sent)).scalar_one()
@@ -423,7 +437,7 @@ class Queries(LedgerBase):
         return {kind: tuple(times) for kind, times in taken.items()}
 
     async def _select(
-        self, *conditions: ColumnElement[bool], newest_first: bool = False, limit: int | None = None
+        self, *conditions: ColumnElement[bool] | TextClause, newest_first: bool = False, limit: int | None = None
     ) -> list[Job]:
         order = (jobs_table.c.created_at, jobs_table.c.id)
         query = JOBS.where(*conditions).limit(limit)
@@ -449,6 +463,13 @@ def _read_prompt(shot: str) -> str | None:
 def _copy_from_row(row: Row[Any]) -> tuple[tuple[str, str], Asset]:
     asset = require_readable(row.asset, table=copies.name, row_id=row.job_id, column="asset")
     return (row.job_id, row.shot_id), asset
+
+
+def _in_state(state: State | None) -> list[ColumnElement[bool] | TextClause]:
+    """Build the conditions of a state, with the one by which the index of jobs in progress is found."""
+    if state is None:
+        return []
+    return [jobs_table.c.state == state, *([IS_UNFINISHED] if state in UNFINISHED else [])]
 
 
 def _equal(**wanted: Any) -> list[ColumnElement[bool]]:

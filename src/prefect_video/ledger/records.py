@@ -15,7 +15,7 @@ from prefect_video.assets import Asset
 from prefect_video.errors import VideoRejected
 from prefect_video.ledger.amounts import usd, usd_sum
 from prefect_video.quality import Quality, QualityPolicy
-from prefect_video.shots import NoAnswerPolicy, Shot
+from prefect_video.shots import Shot
 
 
 class State(StrEnum):
@@ -75,7 +75,9 @@ def counting_run(flow_run_id: str | None) -> str | None:
     return None if flow_run_id is None else flow_run_id.removeprefix(PARTS_PREFIX)
 
 
-class _Record(BaseModel):
+class Record(BaseModel):
+    """A record of the ledger: frozen, without unknown fields."""
+
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
@@ -84,7 +86,7 @@ MismatchPolicy = Literal["hold", "accept"]
 """What to do with a paid video that plays and is not as requested: hold it for a human, or store it with a note."""
 
 
-class Requester(_Record):
+class Requester(Record):
     """A client of the service on whose behalf a generation is requested, with its own limit.
 
     The limit travels with each request, so that no path to a claim can leave it out.
@@ -100,7 +102,7 @@ class Requester(_Record):
     )
 
 
-class JobRequest(_Record):
+class JobRequest(Record):
     """One generation that is wanted: what a claim asks the ledger for.
 
     Attributes:
@@ -168,7 +170,7 @@ class JobRequest(_Record):
         return of_this_shot and (job.state is not State.STORED or of_this_run)
 
 
-class Job(_Record):
+class Job(Record):
     """One row of the ledger: one generation, from intent to stored file.
 
     `id` is also the idempotency key that is sent along with the submit. `priority` counts steps above normal.
@@ -276,7 +278,7 @@ class ClaimOutcome(StrEnum):
     ELSEWHERE = "elsewhere"
 
 
-class ClaimResult(_Record):
+class ClaimResult(Record):
     """The ledger's answer to one job request."""
 
     kind: ClaimOutcome
@@ -285,7 +287,7 @@ class ClaimResult(_Record):
     refusal: str | None = None
 
 
-class AccountStatus(_Record):
+class AccountStatus(Record):
     """Slots, breaker and quota of an account, as every process sees them.
 
     Attributes:
@@ -309,7 +311,7 @@ class AccountStatus(_Record):
     just_opened: bool = False
 
 
-class Budget(_Record):
+class Budget(Record):
     """One limit on what may be committed (spent plus reserved).
 
     Attributes:
@@ -331,61 +333,7 @@ class Budget(_Record):
         return self.limit_usd is None and self.limit_videos is None
 
 
-class Choice(_Record):
-    """A decision about the takes of a shot.
-
-    Attributes:
-        project: Name of the project.
-        shot_id: The shot's id.
-        prompt: The prompt of the shot in its project that the decision is about; another one makes it void.
-        new_prompt: The prompt that the shot is made with instead; None for its own.
-        take: The take that was chosen; None where none is yet.
-        fingerprint: The fingerprint of that take.
-        is_dropped: The shot is not made any more.
-        decided_by: Who has decided: a user's name, or `first`.
-        decided_at: When.
-    """
-
-    project: str
-    shot_id: str
-    prompt: str
-    new_prompt: str | None = None
-    take: int | None = None
-    fingerprint: str | None = None
-    is_dropped: bool = False
-    decided_by: str
-    decided_at: AwareDatetime
-
-
-class ApprovalRequest(_Record):
-    """A shot whose stored takes wait for the approval of a human, or had it.
-
-    Attributes:
-        environment: The environment of the shot's jobs.
-        project: Name of the project.
-        shot_id: The shot's id.
-        takes: Ids of the stored jobs, by the number of the take.
-        proposed: The take that counts where all is approved as it is.
-        asked_at: When these takes were first put to a human.
-        due_at: When an answer comes too late; None for no deadline.
-        on_no_answer: What then happens.
-    """
-
-    environment: str
-    project: str
-    shot_id: str
-    takes: dict[int, str]
-    proposed: int
-    asked_at: AwareDatetime
-    due_at: AwareDatetime | None = None
-    on_no_answer: NoAnswerPolicy
-
-    def is_overdue(self, now: datetime) -> bool:
-        """Return True where the answer is overdue."""
-        return self.due_at is not None and self.due_at <= now
-
-
-class HistoryEntry(_Record):
+class HistoryEntry(Record):
     """One line of a row's append-only history."""
 
     job_id: str
@@ -415,7 +363,7 @@ class NumberedEntry(NamedTuple):
     entry: HistoryEntry
 
 
-class CommittedSums(_Record):
+class CommittedSums(Record):
     """Sums of what is spent and reserved, as far as prices are known.
 
     Attributes:
@@ -472,38 +420,6 @@ class BudgetUsage(CommittedSums):
     videos: int = 0
 
 
-class ClaimBatch(_Record):
-    """The answer to a claim: one `ClaimResult` for each job request, in order.
-
-    `nearly_used` holds each limit of which this claim leaves four fifths or more committed, `warnings` a sentence for
-    each of them.
-    """
-
-    claims: tuple[ClaimResult, ...]
-    warnings: tuple[str, ...] = ()
-    nearly_used: tuple[BudgetUsage, ...] = ()
-
-
-class ReceivedEvent(_Record):
-    """A verified webhook event, as it was received.
-
-    Attributes:
-        account: The account whose secret signed it.
-        event_id: The provider's id of the event; repeated deliveries share it.
-        generation_id: What it is about.
-        type: What has happened, in the provider's word.
-        received_at: When it came in.
-        handled_at: When nothing was left to do about it; at once, for one that tells of progress only.
-    """
-
-    account: str
-    event_id: str
-    generation_id: str
-    type: str
-    received_at: AwareDatetime
-    handled_at: AwareDatetime | None = None
-
-
 class WorkKind(NamedTuple):
     """Kind of work, on which the time that a provider takes depends."""
 
@@ -512,7 +428,7 @@ class WorkKind(NamedTuple):
     resolution: str
 
 
-class CompletionTime(_Record):
+class CompletionTime(Record):
     """Time that one generation took.
 
     Attributes:

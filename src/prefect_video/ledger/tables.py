@@ -21,13 +21,14 @@ from sqlalchemy import (
     Table,
     Text,
     select,
+    text,
 )
 from sqlalchemy.engine import Dialect
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
 from prefect_video.assets import Asset
 from prefect_video.generations import Generation
-from prefect_video.ledger.records import Job, Requester, State
+from prefect_video.ledger.records import UNFINISHED, Job, Requester, State
 from prefect_video.ledger.row_records import Json, record_from_row
 from prefect_video.projects import Project
 from prefect_video.quality import Quality, QualityPolicy
@@ -346,6 +347,15 @@ committed_sums = Table(
 Triggers of the database change it with each row of `jobs`, in the same transaction, and nothing else does. A sum is
 that of its parts: on PostgreSQL each change adds one of its own, and the next claim adds those up into part 0.
 """
+
+IS_UNFINISHED: Final = text(f"state IN ({', '.join(repr(state.value) for state in sorted(UNFINISHED))})")
+"""Condition of jobs in progress, in the words of their indexes: SQLite uses those for exactly these words only.
+
+For searches that no other index narrows down: they would read all jobs, of which few are in progress.
+"""
+
+IS_SENDING: Final = text("to_state = 'submitting'")
+"""Condition of the lines of history about submits, likewise in the words of their index."""
 
 JOB_COLUMNS: Final = tuple(jobs_table.c[name] for name in Job.model_fields)
 JOBS: Final = select(*JOB_COLUMNS)

@@ -126,12 +126,12 @@ class Transitions(TransitionBase):
             return await self._return(connection, job, detail)
 
     async def take_back_begin(self, begun: Job) -> None:
-        """Return a row to reserved whose submit has begun while its caller was cancelled, so that nothing was sent."""
+        """Return a row to reserved whose submit has begun and whose caller was interrupted before anything was sent."""
         async with self._database.writing() as connection:
             job = await self._locked(connection, begun.id)
             # What has begun since may be on its way.
             if (job.state, job.owner, job.sent_at) == (State.SUBMITTING, begun.owner, begun.sent_at):
-                await self._return(connection, job, "cancelled before it was sent")
+                await self._return(connection, job, "interrupted before it was sent")
 
     async def release_reservation(self, job_id: str, error: VideoError | str) -> Job:
         """End a row for which nothing was accepted: its money is free again."""

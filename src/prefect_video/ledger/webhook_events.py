@@ -7,15 +7,37 @@ from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any, Final
 
+from pydantic import AwareDatetime
 from sqlalchemy import Row, and_, bindparam, delete, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.sql.dml import ReturningInsert
 
 from prefect_video.generations import Generation
 from prefect_video.ledger.base import LedgerBase, chunks
-from prefect_video.ledger.records import ReceivedEvent
+from prefect_video.ledger.records import Record
 from prefect_video.ledger.row_records import UnreadableValue, readable_rows, record_from_row
 from prefect_video.ledger.tables import webhook_events
+
+
+class ReceivedEvent(Record):
+    """A verified webhook event, as it was received.
+
+    Attributes:
+        account: The account whose secret signed it.
+        event_id: The provider's id of the event; repeated deliveries share it.
+        generation_id: What it is about.
+        type: What has happened, in the provider's word.
+        received_at: When it came in.
+        handled_at: When nothing was left to do about it; at once, for one that tells of progress only.
+    """
+
+    account: str
+    event_id: str
+    generation_id: str
+    type: str
+    received_at: AwareDatetime
+    handled_at: AwareDatetime | None = None
+
 
 _COLUMNS = tuple(webhook_events.c[name] for name in ReceivedEvent.model_fields)
 

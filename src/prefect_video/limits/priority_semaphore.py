@@ -79,7 +79,7 @@ class PrioritySemaphore:
 
         Args:
             priority: Steps above normal, or below.
-            on_given: Called in the moment in which the slot is given: its waiter goes on later.
+            on_given: Called at the moment that the slot is given: its waiter goes on later.
         """
         slot = Slot(self, queue_rank(priority, asyncio.get_running_loop().time()), on_given)
         self._enter(slot)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Final
@@ -26,10 +26,9 @@ from prefect_video.pipeline.deferred_record import record_deferred
 from prefect_video.pipeline.detach import DetachBarrier, DetachToken
 from prefect_video.pipeline.late_shots import LateShots, Obstacle, require_stored
 from prefect_video.pipeline.reports import ProjectReport, ShotReport, add_costs, take_label
-from prefect_video.pipeline.routing import Candidate, TakeRequest, load_existing, mark_damaged, sessions_of
-from prefect_video.pipeline.shot_run import DetachedShot, ServedElsewhere, StoredShot, abandon, run_shot
+from prefect_video.pipeline.routing import Candidate, TakeRequest, mark_damaged, prefer_existing, sessions_of
+from prefect_video.pipeline.shot_run import DetachedShot, ServedElsewhere, StoredShot, abandon, release_claims, run_shot
 from prefect_video.pipeline.step_runner import StepRunner
-from prefect_video.pipeline.steps.adopt import adopt_stored
 from prefect_video.pipeline.steps.claim import claim_shot, claim_shots, find_assets, project_budgets
 from prefect_video.pipeline.steps.copies import copy_to_project, load_copies
 from prefect_video.pipeline.steps.cut_film import require_cut
@@ -120,7 +119,7 @@ class ProjectRun:
             return end.report
         finally:
             # Claims that no task has begun with, and thus released: a failure, or a cancellation, came before.
-            await shielded(self._release_claims(self._not_started))
+            await shielded(release_claims(self._not_started))
 
     async def _make(self, takes: Sequence[TakeRequest], began: float, began_at: datetime) -> ProjectReport:
         """Run what was claimed, decide about takes, make the film, and report."""
@@ -150,7 +149,7 @@ class ProjectRun:
         run_id = self.flow_run_id.removeprefix(PARTS_PREFIX)
         # From before any part sends something: its record outlives the run that splits the project.
         async with record_deferred(self.sessions, self.project, run_id, wait=self.wait):
-            await self._release_claims(takes)
+            await release_claims(takes)
 
     async def _prepare(self) -> list[TakeRequest]:
         for session in self.sessions:
@@ -192,7 +191,7 @@ class ProjectRun:
                 self._copies |= await load_copies(session, _claims_at(session, takes))
         except BaseException:
             # Also when cancelled: a reservation that stays counts against the budget.
-            await self._release_claims(takes, reason="the run was refused")
+            await release_claims(takes, reason="the run was refused")
             raise
 
     async def _store_clips(self, takes: Sequence[TakeRequest]) -> None:
@@ -234,13 +233,7 @@ class ProjectRun:
             )
             found = zip(map(_video_key, job_requests), assets, strict=True)
             self._stored |= {key: asset for key, asset in found if asset is not None}
-        undecided = [take for take in takes if len(take.candidates) > 1]
-        if undecided:
-            await load_existing(self.sessions[0].ledger, undecided)
-            if await _adopt_undecided(undecided):
-                await load_existing(self.sessions[0].ledger, undecided)
-        for take in undecided:
-            take.prefer_existing()
+        await prefer_existing(self.sessions[0].ledger, takes)
 
     def _find_stored(self, take: TakeRequest) -> Asset | None:
         return self._stored.get(_video_key(take.job_request))
@@ -264,19 +257,6 @@ class ProjectRun:
         for claim in claims:
             if claim.kind is ClaimOutcome.OVER_BUDGET and not partial:
                 raise BudgetExceeded(f"project {self.project.name!r}: {claim.refusal}. Nothing was sent.")
-
-    async def _release_claims(self, takes: Iterable[TakeRequest], *, reason: str | None = None) -> None:
-        """Release the ownership of untouched jobs; with a reason, also release reservations."""
-        for take in takes:
-            claim = take.claim
-            if claim is None or claim.kind is not ClaimOutcome.ACQUIRED or claim.job is None:
-                continue
-            if is_late(claim.job.fingerprint):
-                await take.session.ledger.late.release(claim.job, reason or "its run has ended")
-            elif reason and claim.job.state is State.RESERVED:
-                await take.session.ledger.jobs.release_reservation(claim.job.id, reason)
-            else:
-                await take.session.ledger.claims.release_ownership([claim.job.id])
 
     # Run
 
@@ -340,7 +320,7 @@ class ProjectRun:
                     logger.exception("%s: unexpected error", name)
                     report = ShotReport.failed(take.job_request, error, ledger=ledger)
         except BaseException:
-            await shielded(self._release_claims([take]))
+            await shielded(release_claims([take]))
             raise
         finally:
             # Also where it failed: the run must not wait for a shot that will never be submitted.
@@ -360,7 +340,7 @@ class ProjectRun:
         except Obstacle as obstacle:
             return await self._report_obstacle(take, obstacle)
         if rejected := self._rejected_keys.get(id(take.session)):
-            await self._release_claims([take], reason="the key was refused")
+            await release_claims([take], reason="the key was refused")
             return ShotReport.failed(take.job_request, rejected, ledger=ledger)
         return None
 
@@ -372,7 +352,7 @@ class ProjectRun:
             raise refusal
 
     async def _report_obstacle(self, take: TakeRequest, obstacle: Obstacle) -> ShotReport:
-        await self._release_claims([take], reason=obstacle.reason)
+        await release_claims([take], reason=obstacle.reason)
         ledger = take.session.ledger.command_option
         return ShotReport.failed(take.job_request, VideoError(obstacle.reason), ledger=ledger, status=obstacle.status)
 
@@ -404,7 +384,7 @@ class ProjectRun:
             if take.is_late:
                 await self._claim_late(take, parent)
         except Exception as error:
-            await self._release_claims([take], reason=f"it {take.shot.lineage}, and cannot: {error}")
+            await release_claims([take], reason=f"it {take.shot.lineage}, and cannot: {error}")
             raise
         self.runner.link(take.shot.id, self._stored_jobs.get(parent_id, ()))
 
@@ -505,14 +485,3 @@ def _video_key(job_request: JobRequest) -> tuple[str, str]:
 
 def _claims_at(session: Session, takes: Sequence[TakeRequest]) -> list[ClaimResult]:
     return [take.claim for take in takes if take.claim and take.session is session]
-
-
-async def _adopt_undecided(takes: Sequence[TakeRequest]) -> bool:
-    """Adopt what the store holds of takes that no candidate has a job for; return whether one has a job now."""
-    undecided = [take for take in takes if not any(candidate.has_existing_job for candidate in take.candidates)]
-    candidates = [candidate for take in undecided for candidate in take.candidates]
-    jobs = [
-        await adopt_stored(session, [candidate.job_request for candidate in candidates if candidate.session is session])
-        for session in sessions_of(candidates)
-    ]
-    return any(job is not None for of_session in jobs for job in of_session)

@@ -5,9 +5,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from prefect_video.assets import Asset
@@ -23,9 +24,10 @@ from prefect_video.errors import (
     VideoError,
     VideoRejected,
 )
-from prefect_video.ledger import UNFINISHED, Budget, ClaimOutcome, ClaimResult, Job, JobRequest, State
+from prefect_video.ledger import UNFINISHED, Budget, ClaimOutcome, ClaimResult, Job, JobRequest, State, is_late
 from prefect_video.limits import StepRank
 from prefect_video.pipeline.detach import DetachToken
+from prefect_video.pipeline.routing import TakeRequest
 from prefect_video.pipeline.step_runner import StepRunner
 from prefect_video.pipeline.steps.claim import claim_shot, find_assets
 from prefect_video.pipeline.steps.download import download
@@ -120,11 +122,7 @@ async def run_shot(
                     return DetachedShot(await session.ledger.jobs.get(job.id))
                 claim = joined
                 continue
-            if job.is_reopened:
-                repair = f"{job.error_message}; it was fetched again from {job.provider}, free"
-            elif lost:
-                repair = _describe_repair(claim, lost)
-                logger.warning("%s/%s: %s", job.project, job.shot.id, repair)
+            repair = _begin_repair(claim, job, lost) or repair
             job = await run_steps(session, job, runner, screened, token)
             if not job.asset:
                 return DetachedShot(job)
@@ -144,10 +142,24 @@ async def run_shot(
             if not job.is_reopened:
                 raise
             failure, lost = error, job
-            is_accepted = job.id in session.accepted_rebuys
-            # An older video of the same request may be stored, and its file be flawed too.
-            await find_assets(session, [claim.request], rebuy_missing=is_accepted)
+            await _check_older_video(session, claim.request, job)
         claim = await claim_shot(session, claim.request, budgets=budgets)
+
+
+def _begin_repair(claim: ClaimResult, job: Job, lost: Job | None) -> str | None:
+    """Describe what is about to replace a stored video that is gone or damaged; None where there was none."""
+    if job.is_reopened:
+        return f"{job.error_message}; it was fetched again from {job.provider}, free"
+    if lost is None:
+        return None
+    repair = _describe_repair(claim, lost)
+    logger.warning("%s/%s: %s", job.project, job.shot.id, repair)
+    return repair
+
+
+async def _check_older_video(session: Session, request: JobRequest, lost: Job) -> None:
+    """Check the file of an older video of the same request, which may be stored and be flawed too."""
+    await find_assets(session, [request], rebuy_missing=lost.id in session.accepted_rebuys)
 
 
 def _describe_repair(claim: ClaimResult, lost: Job) -> str:
@@ -267,6 +279,38 @@ async def abandon(session: Session, job_id: str, error: BaseException | None) ->
             await _release_unsent(session, job_id, error)
     finally:
         await session.ledger.claims.release_ownership([job_id])
+
+
+async def release_claims(takes: Iterable[TakeRequest], *, reason: str | None = None) -> None:
+    """Release the ownership of untouched jobs; with a reason, also release reservations.
+
+    Raises:
+        LedgerError: The ledger cannot be used; what is left is given up after a later heartbeat.
+    """
+    acquired = [
+        (take.session.ledger, take.claim.job)
+        for take in takes
+        if take.claim and take.claim.kind is ClaimOutcome.ACQUIRED and take.claim.job
+    ]
+    owned = {job.id: ledger for ledger, job in acquired}
+    try:
+        for ledger, job in acquired:
+            if is_late(job.fingerprint):
+                await ledger.late.release(job, reason or "its run has ended")
+            elif reason and job.state is State.RESERVED:
+                await ledger.jobs.release_reservation(job.id, reason)
+            else:
+                continue
+            del owned[job.id]
+    finally:
+        # Where one has failed too, as no other process takes what a living one owns.
+        releases = [
+            ledger.claims.release_ownership([job_id for job_id, its_ledger in owned.items() if its_ledger is ledger])
+            for ledger in dict.fromkeys(owned.values())
+        ]
+        for outcome in await asyncio.gather(*releases, return_exceptions=True):
+            if outcome is not None:
+                raise outcome
 
 
 async def _release_unsent(session: Session, job_id: str, error: Exception) -> None:

@@ -58,9 +58,16 @@ class CompletionEstimate:
         if elapsed < self.likely:
             return self._side_area(elapsed, self._early_spread)
         if self._late_spread <= 0:
-            return self._side_area(self.likely, self._early_spread) + elapsed - self.likely
-        late = self._side_area(elapsed, self._late_spread) - self._side_area(self.likely, self._late_spread)
-        return self._side_area(self.likely, self._early_spread) + late
+            return self._early_area + elapsed - self.likely
+        return self._early_area + self._side_area(elapsed, self._late_spread) - self._late_area
+
+    @cached_property
+    def _early_area(self) -> float:
+        return self._side_area(self.likely, self._early_spread)
+
+    @cached_property
+    def _late_area(self) -> float:
+        return self._side_area(self.likely, self._late_spread)
 
     def _side_area(self, elapsed: float, spread: float) -> float:
         if spread <= 0:
@@ -162,7 +169,7 @@ class CompletionForecast:
         vague = (end * math.log(end / self.soonest) - end + self.soonest) / math.log(self._longest / self.soonest)
         return area + self._vague * (vague + elapsed - end)
 
-    @property
+    @cached_property
     def _longest(self) -> float:
         return max(_LONGEST_SECONDS, 2.0 * self.soonest)
 

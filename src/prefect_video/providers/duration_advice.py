@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Final, Literal
+from typing import Final
 
 from prefect_video.errors import InvalidInput
 from prefect_video.providers.pricing import usd_for
 from prefect_video.shots import Shot
-
-ContentType = Literal["product", "broll", "establishing", "abstract"]
 
 ADVISED_SECONDS: Final[Mapping[str, int]] = {"product": 10, "broll": 8, "establishing": 12, "abstract": 15}
 """Good lengths by kind of content: a product shot balances quality and cost, b-roll may be short, and so on."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import wraps
 from importlib.util import find_spec
@@ -22,14 +22,11 @@ from prefect_video.errors import InvalidInput
 from prefect_video.ledger import Job, State
 from prefect_video.pipeline.steps import traced_request
 from prefect_video.service.api_tokens import ApiToken, Scope
-from prefect_video.service.app import ServiceRuntime
-from prefect_video.service.credentials_watch import CredentialsWatch
+from prefect_video.service.app import ServiceRuntime, open_runtime
 from prefect_video.service.jobs import ENDED, GenerateBody, JobPage, JobView, ProjectBody, SpendView
 from prefect_video.service.metrics import Metrics
 from prefect_video.service.problems import Refused, build_problem, translate_errors
-from prefect_video.service.sessions import open_sessions
 from prefect_video.service.settings import ServiceSettings
-from prefect_video.service.token_source import open_tokens
 
 if TYPE_CHECKING:
     from fastmcp import FastMCP
@@ -252,13 +249,8 @@ async def open_agent_tools(settings: ServiceSettings, read_token: ReadToken) -> 
             " --monthly-usd 20 --file tokens.yaml`, and set PREFECT_VIDEO_SERVICE_TOKENS_FILE"
         )
     sweep = min(settings.sweep_seconds, _SWEEP_SECONDS)
-    settings = settings.model_copy(update={"collect": True, "announce": False, "sweep_seconds": sweep})
-    watch = await CredentialsWatch.begin(settings.accounts, settings.reload_seconds)
-    async with AsyncExitStack() as stack:
-        sessions = await stack.enter_async_context(open_sessions(settings))
-        runtime = ServiceRuntime(sessions, settings, Metrics(), None, await open_tokens(settings), watch)
-        await runtime.start()
-        stack.push_async_callback(runtime.aclose)
+    settings = settings.model_copy(update={"collect": True, "sweep_seconds": sweep})
+    async with open_runtime(settings, Metrics()) as runtime:
         yield AgentTools(runtime, read_token)
 
 

@@ -74,27 +74,9 @@ def create_app(settings: ServiceSettings | None = None, *, announce: Announce | 
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         enable_crash_trace()
         enable_clean_logs()
-        watch = await CredentialsWatch.begin(settings.accounts, settings.reload_seconds)
-        announces = announce is None and settings.announce and await has_prefect_api()
-        async with open_sessions(settings, announces=announces) as sessions:
-            announcer = announce or (await open_announcer() if settings.announce else None)
-            tokens = await open_tokens(settings)
-            runtime = ServiceRuntime(sessions, settings, metrics, announcer, tokens, watch)
-            app.router.routes.extend(webhook_routes(runtime.receiver))
-            if settings.has_job_api:
-                app.include_router(job_routes(runtime.api))
-                app.include_router(video_routes(runtime.api))
-            app.state.sessions = sessions
-            app.state.watch = watch
-            app.state.status_page = StatusPage(sessions, runtime.api.guard, tokens, has_tokens=settings.has_job_api)
-            app.state.readiness = Readiness(sessions)
-            app.state.document = build_openapi(app, sessions)
-            app.state.ledger_metrics = LedgerMetrics(sessions)
-            await runtime.start()
-            try:
-                yield
-            finally:
-                await runtime.aclose()
+        async with open_runtime(settings, metrics, announce=announce) as runtime:
+            _add_service(app, runtime)
+            yield
 
     app = FastAPI(
         title="prefect-video", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None
@@ -105,6 +87,21 @@ def create_app(settings: ServiceSettings | None = None, *, announce: Announce | 
     if settings.hosts:
         app.add_middleware(KnownHosts, names=settings.hosts)
     return app
+
+
+def _add_service(app: FastAPI, runtime: ServiceRuntime) -> None:
+    """Add to the application what it answers from a running service."""
+    sessions, has_job_api = runtime.sessions, runtime.settings.has_job_api
+    app.router.routes.extend(webhook_routes(runtime.receiver))
+    if has_job_api:
+        app.include_router(job_routes(runtime.api))
+        app.include_router(video_routes(runtime.api))
+    app.state.sessions = sessions
+    app.state.watch = runtime.watch
+    app.state.status_page = StatusPage(sessions, runtime.api.guard, runtime.tokens, has_tokens=has_job_api)
+    app.state.readiness = Readiness(sessions)
+    app.state.document = build_openapi(app, sessions)
+    app.state.ledger_metrics = LedgerMetrics(sessions)
 
 
 def _add_operation_routes(app: FastAPI, metrics: Metrics) -> None:
@@ -346,3 +343,31 @@ class ServiceRuntime:
             self.deferred.note_end()
         finally:
             session.fresh_generations.discard(job.generation_id)
+
+
+@asynccontextmanager
+async def open_runtime(
+    settings: ServiceSettings, metrics: Metrics, *, announce: Announce | None = None
+) -> AsyncIterator[ServiceRuntime]:
+    """Open and start the parts of a service, for as long as the context lasts.
+
+    Args:
+        settings: The settings.
+        metrics: The counters of the service.
+        announce: Called with each generation that has ended. By default Prefect events are emitted, of generations,
+            projects, budgets, volumes, breakers and keys, unless the settings say no or no Prefect API is configured.
+
+    Raises:
+        InvalidInput: An account, the store, the ledger or a source of tokens is not known.
+        LedgerError: The ledger cannot be used.
+    """
+    watch = await CredentialsWatch.begin(settings.accounts, settings.reload_seconds)
+    announces = announce is None and settings.announce and await has_prefect_api()
+    async with open_sessions(settings, announces=announces) as sessions:
+        announcer = announce or (await open_announcer() if settings.announce else None)
+        runtime = ServiceRuntime(sessions, settings, metrics, announcer, await open_tokens(settings), watch)
+        await runtime.start()
+        try:
+            yield runtime
+        finally:
+            await runtime.aclose()

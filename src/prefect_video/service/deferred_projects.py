@@ -21,7 +21,7 @@ class DeferredProjects:
     Args:
         sessions: The sessions of the service; a run that was made with others opens its own.
         ledger_name: Name of the ledger.
-        announces: Emit a Prefect event for each outcome, as the flow `collect-generations` does.
+        announces: Emit Prefect events, of each outcome too, as the flow `collect-generations` does.
     """
 
     def __init__(self, sessions: Sessions, ledger_name: str | None, *, announces: bool) -> None:
@@ -53,7 +53,7 @@ class DeferredProjects:
             if (session.credentials, session.store_name) == (names.credentials, names.store):
                 yield session
                 return
-        async with open_ref(ref_for_job(names, self._ledger_name)) as session:
+        async with open_ref(ref_for_job(names, self._ledger_name), announces=self._announces) as session:
             yield session
 
     async def _report(self, outcome: DeferredOutcome) -> None:

@@ -267,7 +267,9 @@ class Session:
             job: The job.
             prepares: Begin the context when the slot is near; otherwise when it is given.
         """
-        on_given = partial(self.step_priority.begin_urgent, job.id)
+        # Until the orchestrator's limit is held too, precedence would only delay the others.
+        has_limit = self.settings.concurrency_limit is not None
+        on_given = None if has_limit else partial(self.step_priority.begin_urgent, job.id)
         async with self.in_flight_slots.queue(job.priority, on_given=on_given) as slot:
             self._slots[job.id] = slot
             try:
@@ -285,9 +287,10 @@ class Session:
                 self.slot_released.set()
 
     async def take_slot(self, job: Job) -> None:
-        """Wait for the slot that a job is queued for, if it is."""
+        """Wait for the slot that a job is queued for, if it is, and give the job precedence."""
         if slot := self._slots.get(job.id):
             await slot.take()
+            self.step_priority.begin_urgent(job.id)
 
     def notify(self, event: SessionEvent, job: Job, detail: str = "") -> None:
         """Log an event of a job, for debugging, and call the observer; changes of state are logged by the ledger.

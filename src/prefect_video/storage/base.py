@@ -142,13 +142,6 @@ class Store(Protocol):
             InvalidInput: The store does not reach one of them.
         """
 
-    async def exists_many(self, uris: Collection[str]) -> set[str]:
-        """Return those of the URIs that exist, in few requests.
-
-        Raises:
-            InvalidInput: The store does not reach one of them.
-        """
-
     def read_chunks(self, uri: str, start: int = 0, stop: int | None = None) -> AsyncIterator[bytes]:
         """Read a file in chunks, at constant memory: the bytes from `start` to before `stop`, else to its end."""
 

@@ -170,9 +170,6 @@ class LocalStore:
         paths = {uri: self._path_in_store(uri) for uri in uris}
         return await asyncio.to_thread(self._translate_errors(self.root, lambda: self._read_sizes(paths)))
 
-    async def exists_many(self, uris: Collection[str]) -> set[str]:
-        return set(await self.sizes(uris))
-
     def _read_sizes(self, paths: Mapping[str, Path]) -> dict[str, int]:
         if paths and not self.root.is_dir():
             # An unmounted disk looks like this: if its videos counted as missing, all would be bought again.

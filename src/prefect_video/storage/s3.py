@@ -217,9 +217,6 @@ class S3Store:
                     found.update((uri, listed[uri]) for uri in members if uri in listed)
         return found
 
-    async def exists_many(self, uris: Collection[str]) -> set[str]:
-        return set(await self.sizes(uris))
-
     async def read_chunks(self, uri: str, start: int = 0, stop: int | None = None) -> AsyncIterator[bytes]:
         bucket, key = _locate(uri)
         # Without a range where all is wanted: an empty object has none that could be satisfied.

@@ -16,7 +16,7 @@ import pytest
 from sqlalchemy import insert, update
 
 from benchmarks.workers import Worker
-from prefect_video.ledger import Ledger, State
+from prefect_video.ledger import Ledger, State, leases
 from prefect_video.ledger.leases import is_held, runtime_folder
 from prefect_video.ledger.tables import jobs_table, owners
 from tests.support.claim_worker import work
@@ -110,8 +110,10 @@ async def test_an_owner_keeps_beating(url: str) -> None:
                     beats.add((await connection.execute(owners.select())).one().heartbeat_at)
 
 
-async def test_old_lock_files_are_removed_and_held_ones_are_not(url: str) -> None:
+async def test_old_lock_files_are_removed_and_held_ones_are_not(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     async with await Ledger.open(url, migrate=True) as ledger:
+        # As an hour later.
+        monkeypatch.delitem(leases._swept_at, runtime_folder())
         held = runtime_folder() / f"{ledger.owner_id.rpartition(':')[2]}.lock"
         left, fresh = runtime_folder() / "left.lock", runtime_folder() / "fresh.lock"
         for path in (held, left, fresh):

@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 import fnmatch
 import uuid
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
 import httpx
+import pytest
 import yaml
 from prefect.events.schemas.automations import Posture
 from prefect.events.schemas.deployment_triggers import DeploymentEventTrigger
@@ -19,8 +22,9 @@ from prefect_video.emulator import Emulator
 from prefect_video.flows import collect_generations, generate_project
 from prefect_video.ledger import Ledger, ReceivedEvent
 from prefect_video.pipeline import run_project
-from prefect_video.service import ServiceSettings, create_app
+from prefect_video.service import ServiceSettings, create_app, open_agent_tools
 from prefect_video.service.prefect_events import build_event, open_announcer
+from prefect_video.session import Session
 from tests.support.records import a_generation, submit_one
 from tests.support.service_fixtures import TOKEN
 from tests.unit.service.test_webhooks import project
@@ -60,19 +64,37 @@ async def test_an_end_is_an_build_event_prefect(prefect_api: str, ledger: Ledger
     assert {"prefect-video.project.coffee-ad", "prefect-video.account.sora-1"} <= related
 
 
-async def test_a_service_announces_a_budget_that_is_nearly_used_up(
-    prefect_api: str, environment: Path, provider: Emulator
-) -> None:
-    app = create_app(ServiceSettings.from_environment(api_token=TOKEN))
-    film = project("one").model_copy(update={"name": "announced", "budget_videos": 1})
+@asynccontextmanager
+async def open_api_session(settings: ServiceSettings) -> AsyncIterator[Session]:
+    """Open the session of a service that `serve` runs."""
+    app = create_app(settings)
     async with app.router.lifespan_context(app):
-        (session,) = app.state.sessions.sessions
+        yield app.state.sessions.sessions[0]
+
+
+@asynccontextmanager
+async def open_agent_session(settings: ServiceSettings) -> AsyncIterator[Session]:
+    """Open the session of a service that `mcp` runs."""
+    async with open_agent_tools(settings, lambda: TOKEN) as tools:
+        yield tools.runtime.sessions.sessions[0]
+
+
+@pytest.mark.parametrize("open_service_session", [open_api_session, open_agent_session])
+async def test_a_service_announces_a_budget_that_is_nearly_used_up(
+    prefect_api: str,
+    environment: Path,
+    provider: Emulator,
+    open_service_session: Callable[[ServiceSettings], AbstractAsyncContextManager[Session]],
+) -> None:
+    name = open_service_session.__name__
+    film = project("one").model_copy(update={"name": name, "budget_videos": 1})
+    async with open_service_session(ServiceSettings.from_environment(api_token=TOKEN)) as session:
         await run_project(session, film)
     await asyncio.to_thread(EventsWorker.instance().drain)
     query = {
         "filter": {
             "event": {"name": ["video.budget.nearly-used"]},
-            "resource": {"id": ["prefect-video.budget.project.announced"]},
+            "resource": {"id": [f"prefect-video.budget.project.{name}"]},
         }
     }
     async with httpx.AsyncClient(base_url=prefect_api) as client, asyncio.timeout(60):

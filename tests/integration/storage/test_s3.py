@@ -223,7 +223,7 @@ async def test_objects_say_what_they_are(store: Store, spool: Path, s3: S3Server
 async def assert_says(store: Store, spool: Path, message: str, *, retryable: bool) -> None:
     """Every way of using the store gives the same clear error, without a secret."""
     uri = store.uri(TARGET)
-    for call in (store.check(), publish(store, spool), store.exists_many([uri]), store.remove_stale_uploads()):
+    for call in (store.check(), publish(store, spool), store.sizes([uri]), store.remove_stale_uploads()):
         with pytest.raises(StoreError, match=message) as caught:
             await call
         assert caught.value.retryable is retryable

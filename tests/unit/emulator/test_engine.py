@@ -18,6 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from prefect_video._tls import trusted_certificates
 from prefect_video.emulator import Emulator, EmulatorSettings, run_emulator
 from prefect_video.emulator.engine import Engine
 from prefect_video.emulator.errors import ApiError
@@ -27,7 +28,7 @@ from prefect_video.emulator.scheduler import Scheduler
 from prefect_video.emulator.state_store import MemoryStateStore, StateStoreError
 from prefect_video.emulator.timing import WorkDistribution
 from prefect_video.emulator.usage import CounterKey
-from tests.support.emulator_client import Client
+from tests.support.emulator_client import Client, download
 
 REQUEST = GenerationRequest(model="m", prompt="p", duration=1, aspect_ratio="1:1", resolution="480p")
 
@@ -124,9 +125,15 @@ def test_a_change_of_speed_applies_to_work_in_progress() -> None:
     with Emulator(EmulatorSettings(port=0, times="fixed:10000", render="plate")) as emulator:
         client = Client.connect(emulator)
         for body in ("0", "-1", "nan", "inf", "fast", ""):
-            assert httpx.put(f"{emulator.url}/_emulator/speed", content=body).status_code == 400
+            assert (
+                httpx.put(f"{emulator.url}/_emulator/speed", content=body, verify=trusted_certificates()).status_code
+                == 400
+            )
         in_progress = client.submit_accepted()
-        assert httpx.put(f"{emulator.url}/_emulator/speed", content="100000").json() == 100_000
+        assert (
+            httpx.put(f"{emulator.url}/_emulator/speed", content="100000", verify=trusted_certificates()).json()
+            == 100_000
+        )
         emulator.wait_until_idle()
         assert client.retrieve(in_progress).json()["status"] == "completed"
         assert emulator.usage()["billed"] == 1
@@ -216,7 +223,10 @@ def test_a_thousand_generations_at_once() -> None:
 
 
 async def test_runs_on_the_callers_loop() -> None:
-    async with run_emulator(EmulatorSettings(port=0)) as emulator, httpx.AsyncClient() as client:
+    async with (
+        run_emulator(EmulatorSettings(port=0)) as emulator,
+        httpx.AsyncClient(verify=trusted_certificates()) as client,
+    ):
         response = await client.get(f"{emulator.addresses.url}/_emulator/usage")
         assert response.json()["submitted"] == 0
 
@@ -226,8 +236,8 @@ def test_usage_counts_every_request(emulator: Emulator) -> None:
     generation = client.generate(emulator, "Harbour")
     client.list()
     client.cancel(generation["id"])
-    httpx.get(generation["result"]["video_url"])
-    httpx.get(generation["result"]["thumbnail_url"])
+    download(generation["result"]["video_url"])
+    download(generation["result"]["thumbnail_url"])
     usage = emulator.usage()
     assert usage["requests"] == {
         "cancel": 1, "content": 1, "list": 1, "retrieve": 1, "submit": 1, "thumbnail": 1,
@@ -237,4 +247,4 @@ def test_usage_counts_every_request(emulator: Emulator) -> None:
         "submitted": 1, "accepted": 1, "refused": 0, "billed": 1, "downloaded": 1, "polled": 1, "billed_usd": "0.30",
     }  # fmt: skip
     assert usage["by_key"]["ator"]["billed_usd"] == "0.30"
-    assert httpx.get(f"{emulator.url}/_emulator/usage").json() == usage
+    assert download(f"{emulator.url}/_emulator/usage").json() == usage

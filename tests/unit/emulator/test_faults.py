@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from prefect_video._tls import trusted_certificates
 from prefect_video.emulator import Emulator, EmulatorSettings, FaultRule, load_faults
 from prefect_video.emulator.faults.rules import ALLOWED_OPERATIONS, FaultRules, parse_faults
 from tests.support.emulator_client import Client, download, read_error
@@ -169,7 +170,7 @@ def test_truncated_download_breaks_off(quick: Emulator) -> None:
     result = Client.connect(quick).generate(quick)["result"]
     quick.add_fault(operation="content", kind="truncated", fraction=0.25)
     received = bytearray()
-    with httpx.stream("GET", result["video_url"]) as response:
+    with httpx.stream("GET", result["video_url"], verify=trusted_certificates()) as response:
         assert int(response.headers["content-length"]) == result["file_size"]
         with pytest.raises(httpx.RemoteProtocolError):
             _collect(response, received)
@@ -217,7 +218,7 @@ def test_emulator_stops_while_answers_hang_or_trickle() -> None:
         with pytest.raises(httpx.ReadTimeout):
             client.submit()
         started = time.monotonic()
-        with httpx.stream("GET", url) as response:
+        with httpx.stream("GET", url, verify=trusted_certificates()) as response:
             assert response.status_code == 200
             emulator.stop()
             assert time.monotonic() - started < 60, "it would trickle for hours"
@@ -254,12 +255,12 @@ def test_rule_counts_and_matches(waiting: Emulator) -> None:
 def test_rules_over_http(waiting: Emulator) -> None:
     url = f"{waiting.url}/_emulator/faults"
     rule = {"operation": "submit", "kind": "error_before", "times": None}
-    assert httpx.post(url, json=rule).status_code == 201
-    assert len(httpx.post(url, json=[rule, rule]).json()) == 3
-    listed = httpx.get(url).json()
+    assert httpx.post(url, json=rule, verify=trusted_certificates()).status_code == 201
+    assert len(httpx.post(url, json=[rule, rule], verify=trusted_certificates()).json()) == 3
+    listed = httpx.get(url, verify=trusted_certificates()).json()
     assert (listed[0]["kind"], listed[0]["times"], listed[0]["fired"]) == ("error_before", None, 0)
     assert Client.connect(waiting).submit().status_code == 500
-    assert httpx.delete(url).json() == []
+    assert httpx.delete(url, verify=trusted_certificates()).json() == []
     assert Client.connect(waiting).submit().status_code == 202
 
 
@@ -275,7 +276,7 @@ def test_rules_over_http(waiting: Emulator) -> None:
     ],
 )
 def test_bad_rule_is_refused_by_name(waiting: Emulator, document: Any, named: str) -> None:
-    response = httpx.post(f"{waiting.url}/_emulator/faults", json=document)
+    response = httpx.post(f"{waiting.url}/_emulator/faults", json=document, verify=trusted_certificates())
     assert response.status_code == 400
     assert named in read_error(response)["message"]
     assert waiting.faults() == []

@@ -11,9 +11,10 @@ from typing import Any
 import httpx
 import pytest
 
+from prefect_video._tls import trusted_certificates
 from prefect_video.emulator import Emulator, EmulatorSettings
 from prefect_video.emulator.engine import month_bounds
-from tests.support.emulator_client import Client, read_error
+from tests.support.emulator_client import Client, download, read_error
 
 LONG: dict[str, Any] = {"times": "fixed:600", "render": "plate"}
 
@@ -131,7 +132,9 @@ def test_without_a_key_nothing_opens(shared: Emulator, authorization: str | None
         ("GET", "/gen_x"),
         ("POST", "/gen_x/cancel"),
     ]:
-        response = httpx.request(method, f"{shared.endpoint}/generations{path}", headers=headers)
+        response = httpx.request(
+            method, f"{shared.endpoint}/generations{path}", headers=headers, verify=trusted_certificates()
+        )
         assert response.status_code == 401
         assert read_error(response)["type"] == "authentication_error"
 
@@ -257,7 +260,7 @@ def test_completed_list_items_carry_a_working_link(emulator: Emulator) -> None:
     client = Client.connect(emulator)
     client.generate(emulator)
     item = client.list(status="completed").json()["data"][0]
-    assert httpx.get(item["result"]["video_url"]).status_code == 200
+    assert download(item["result"]["video_url"]).status_code == 200
 
 
 @pytest.mark.parametrize("status", ["404", "405", "501"])

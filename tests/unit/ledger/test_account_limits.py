@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 from sqlalchemy import event, update
+from sqlalchemy.exc import OperationalError
 
-from prefect_video.errors import InvalidTransition
+from prefect_video.errors import InvalidTransition, LedgerError
 from prefect_video.ledger import Ledger, State
 from prefect_video.ledger import account_limits as module
 from prefect_video.ledger import account_limits as priorities
@@ -133,6 +134,21 @@ async def test_a_caller_that_is_cancelled_during_the_commit_leaves_no_row_that_s
     assert taking.cancelled()
     assert (await ledger.jobs.get(job.id)).state is State.RESERVED
     assert await ledger.accounts.acquire_slot(job.id, slots=1) is not None
+
+
+async def test_a_use_of_a_key_whose_commit_fails_is_recorded_with_the_next(ledger: Ledger) -> None:
+    job = await claim_one(ledger, 1)
+
+    def fail(_connection: object) -> None:
+        raise OperationalError("COMMIT", None, OSError("disk I/O error"))
+
+    event.listen(ledger._database.engine.sync_engine, "commit", fail, once=True)
+    with pytest.raises(LedgerError, match="disk I/O error"):
+        await ledger.accounts.acquire_slot(job.id, slots=1, key_fingerprint="key")
+    assert await ledger.keys.uses(job.account) == []
+    assert await ledger.accounts.acquire_slot(job.id, slots=1, key_fingerprint="key")
+    (use,) = await ledger.keys.uses(job.account)
+    assert use == ledger.keys.last_noted(job.account, "key")
 
 
 async def test_what_waits_for_a_human_or_is_past_its_deadline_holds_no_slot(ledger: Ledger) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 
 from prefect_video.errors import InvalidInput, InvalidTransition
-from prefect_video.ledger import Budget, ClaimBatch, Ledger
+from prefect_video.ledger import Budget, ClaimBatch, Ledger, State
 from prefect_video.ledger.claims import Claims
 from prefect_video.pipeline import run_project
 from prefect_video.pipeline.collect import collect
@@ -70,6 +71,19 @@ async def test_a_new_name_is_refused_until_the_account_is_renamed_and_its_budget
     assert statuses(await harness.run(film(a_shot(2), over_budget="fit"), **renamed)) == ["over_budget"]
     assert harness.paid == (1, 1)
     assert {row.account for row in await harness.rows()} == {new}
+
+
+async def test_of_two_names_that_begin_to_use_one_key_at_once_one_pays(either: RecoveryHarness) -> None:
+    """Claimed before either has sent anything, both are found only as they are sent."""
+    named = {number: account(OLD, name=f"name-{number}") for number in (1, 2)}
+    for number, kind in named.items():
+        await either.interrupt(a_shot(number), SessionEvent.CLAIMED, kind=kind)
+    outcomes = await asyncio.gather(
+        *(either.run(a_shot(number), kind=kind) for number, kind in named.items()), return_exceptions=True
+    )
+    (refused,) = (outcome for outcome in outcomes if "account rename" in str(outcome))
+    assert either.paid == (1, 1)
+    assert {row.state for row in await either.rows()} == {State.STORED, State.RELEASED}, refused
 
 
 async def test_what_is_in_progress_is_finished_under_the_new_name_and_paid_once(either: RecoveryHarness) -> None:

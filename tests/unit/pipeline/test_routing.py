@@ -10,7 +10,7 @@ from prefect_video import InvalidInput, Shot
 from prefect_video.ledger.records import CompletionTime, WorkKind
 from prefect_video.pipeline.entry_points import run_project
 from prefect_video.pipeline.plan import plan_project
-from prefect_video.pipeline.routing import Route
+from prefect_video.pipeline.shot_routes import Route
 from prefect_video.session import SessionRef
 from tests.support.routing import AUTO, RoutingHarness, project
 

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import pytest
+from sqlalchemy import event
 
 from prefect_video.emulator import Emulator
-from prefect_video.errors import BudgetExceeded
+from prefect_video.errors import BudgetExceeded, LedgerUnavailable
 from prefect_video.ledger import PARTS_PREFIX, Job, State
 from prefect_video.pipeline import ProjectReport, collect, reserve_project, run_project, split_project
 from prefect_video.projects import Project
@@ -90,6 +93,29 @@ async def test_the_budget_of_all_parts_is_reserved_before_the_first_begins(
     usage = provider.usage()
     assert usage["billed"] == billed == 2
     assert usage["by_prompt"]["[fail] three"]["accepted"] == 2, "its attempts are those of the run, not of each part"
+
+
+async def test_reservations_that_a_ledger_in_trouble_does_not_release_are_free_for_the_parts_after_a_heartbeat(
+    environment: Path, provider: Emulator
+) -> None:
+    """The run that has split the project lives on, and waits for its parts: they would wait for it."""
+    whole = project("one", "two")
+    failed: list[str] = []
+
+    def fail(_connection: Any, _cursor: Any, sql: str, *_: Any) -> None:
+        if not failed and sql.startswith("UPDATE jobs SET owner="):
+            failed.append(sql)
+            raise sqlite3.OperationalError("disk I/O error")
+
+    async with await open_session(SessionRef.from_names()) as session:
+        event.listen(session.ledger._database.engine.sync_engine, "before_cursor_execute", fail)
+        with pytest.raises(LedgerUnavailable, match="disk I/O error"):
+            await reserve_project(session, whole, flow_run_id=RUN)
+        assert {job.owner for job in await session.ledger.jobs.unfinished()} == {session.ledger.owner_id}
+        await session.ledger.claims.release_left()
+        assert {job.owner for job in await session.ledger.jobs.unfinished()} == {None}
+        await asyncio.gather(make_part(whole, 0), make_part(whole, 1))
+    assert provider.usage()["billed"] == 2
 
 
 async def test_a_run_that_splits_again_buys_nothing_that_its_parts_have_made(

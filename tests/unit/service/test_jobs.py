@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import sqlite3
 from collections.abc import AsyncIterator
 from importlib import import_module
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 
 import httpx
 import pytest
+from sqlalchemy import event
 
 from prefect_video.emulator import Emulator
 from prefect_video.errors import InvalidInput, QuotaExhausted
@@ -64,6 +66,27 @@ async def test_a_request_becomes_a_stored_video(
         assert (again.status_code, again.json()["job_id"]) == (200, job["job_id"])
     assert provider.usage()["billed"] == 1
     assert provider.usage()["polled"] == 1
+
+
+async def test_a_job_that_the_ledger_in_trouble_does_not_release_is_sent_by_a_later_sweep(
+    environment: Path, provider: Emulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The process that owns it lives on, so that no other one sends it."""
+    monkeypatch.setenv("PREFECT_VIDEO_LEASE_SECONDS", "0.3")
+    failed: list[str] = []
+
+    def fail(_connection: Any, _cursor: Any, sql: str, *_: Any) -> None:
+        if sql.startswith("UPDATE jobs") and not any("SET owner=" in earlier for earlier in failed):
+            failed.append(sql)
+            raise sqlite3.OperationalError("disk I/O error")
+
+    async with run_service(collect=True, sweep_seconds=0.1) as service:
+        engine = service.app.state.sessions.sessions[0].ledger._database.engine.sync_engine
+        event.listen(engine, "before_cursor_execute", fail)
+        job_id = (await generate(service)).json()["job_id"]
+        assert (await wait_for_status(service, job_id, "completed", "failed"))["status"] == "completed"
+    assert len(failed) > 1, "its slot, and at last its release"
+    assert (provider.usage()["accepted"], provider.usage()["billed"]) == (1, 1)
 
 
 async def wait_for_page(service: Service) -> None:

@@ -251,7 +251,7 @@ async def test_a_copy_has_its_own_record(store: Store, video: Downloaded, media:
     assert copied.uri == f"{store.url}/tea-ad/pour.take2.0123456789.QWERTY.mp4"
     assert (copied.project, copied.shot_id, copied.take, copied.cost_usd) == ("tea-ad", "pour", 2, Decimal(0))
     assert copied.thumbnail_uri
-    assert await store.exists_many([copied.uri, copied.thumbnail_uri]) == {copied.uri, copied.thumbnail_uri}
+    assert set(await store.sizes([copied.uri, copied.thumbnail_uri])) == {copied.uri, copied.thumbnail_uri}
     assert await copy_video(store, asset, draft=draft) == copied
 
 

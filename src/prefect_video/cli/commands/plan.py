@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import Parameter
+from rich.console import Console
 
 from prefect_video.cli.options import JsonFlag, RefreshFlag, SessionOptions, TemplateOption, read_project
 from prefect_video.cli.output import DONE, OVER_BUDGET, display_path, escape, print_json, stdout, table, usd
@@ -76,19 +77,7 @@ def show_plan(project_plan: Plan) -> None:
         )
     console.print(shots)
     for shot in project_plan.shots:
-        if shot.action == "refused":
-            # The table has room for its beginning only, and the next step is at its end.
-            console.print(f"[red]refused[/] {escape(shot.id)}: {escape(shot.reason or '')}", soft_wrap=True)
-        for hint in shot.hints:
-            console.print(f"[dim]hint[/] {escape(shot.id)}: {escape(hint)}", soft_wrap=True)
-        if shot.inputs:
-            console.print(f"[dim]with[/] {escape(shot.id)}: {escape(_describe_inputs(shot.inputs))}", soft_wrap=True)
-        for change in shot.changes:
-            console.print(f"[dim]adapted[/] {escape(shot.id)}: {escape(change)}", soft_wrap=True)
-        for option in shot.options:
-            console.print(f"[dim]option[/] {escape(shot.id)}: {escape(_describe_option(option))}", soft_wrap=True)
-        for name, refusal in shot.refusals.items():
-            console.print(f"[dim]no option[/] {escape(shot.id)}: {escape(f'{name}: {refusal}')}", soft_wrap=True)
+        _show_notes(console, shot)
     for usage in project_plan.limits:
         console.print(f"[dim]limit[/] {escape(_describe_usage(usage))}", soft_wrap=True)
     if project_plan.film_seconds is not None:
@@ -104,6 +93,23 @@ def show_plan(project_plan: Plan) -> None:
         console.print(f"  after {escape(shot_id)}: {usd(cost)}", soft_wrap=True)
     if project_plan.refusal:
         console.print(f"[red]over budget:[/] {escape(project_plan.refusal)}", soft_wrap=True)
+
+
+def _show_notes(console: Console, shot: PlannedShot) -> None:
+    """Print what a row of the table has no room for."""
+    if shot.action == "refused":
+        # The table has room for its beginning only, and the next step is at its end.
+        console.print(f"[red]refused[/] {escape(shot.id)}: {escape(shot.reason or '')}", soft_wrap=True)
+    for hint in shot.hints:
+        console.print(f"[dim]hint[/] {escape(shot.id)}: {escape(hint)}", soft_wrap=True)
+    if shot.inputs:
+        console.print(f"[dim]with[/] {escape(shot.id)}: {escape(_describe_inputs(shot.inputs))}", soft_wrap=True)
+    for change in shot.changes:
+        console.print(f"[dim]adapted[/] {escape(shot.id)}: {escape(change)}", soft_wrap=True)
+    for option in shot.options:
+        console.print(f"[dim]option[/] {escape(shot.id)}: {escape(_describe_option(option))}", soft_wrap=True)
+    for name, refusal in shot.refusals.items():
+        console.print(f"[dim]no option[/] {escape(shot.id)}: {escape(f'{name}: {refusal}')}", soft_wrap=True)
 
 
 def _describe_cost(project_plan: Plan, new: int) -> str:

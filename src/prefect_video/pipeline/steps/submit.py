@@ -38,6 +38,7 @@ from prefect_video.pipeline.steps.screen import refuse_blocked
 from prefect_video.pipeline.steps.shot_images import ImageLoader, with_local_images
 from prefect_video.pipeline.steps.spans import traced_step
 from prefect_video.pipeline.steps.submit_result import record_failure, record_submit
+from prefect_video.providers import Provider
 from prefect_video.session import Session, SessionEvent
 from prefect_video.shots import Shot
 
@@ -154,26 +155,18 @@ async def _send(session: Session, job: Job, task_run_id: str | None, leave: bool
     session.step_priority.begin_urgent(job.id)
     await _check_submit_volume(session, job)
     try:
-        job = await _refresh_intent(session, await _acquire_slot(session, job, task_run_id))
+        job = await _acquire_slot(session, job, task_run_id)
+        job, sender, shot = await _prepare(session, job)
     except InvalidTransition:
         # A cancel command may have ended it in the queue: that is the reason to report.
         raise_if_ended(await session.ledger.jobs.get(job.id))
         raise
     session.notify(SessionEvent.BEFORE_SEND, job)
     session.step_priority.end_urgent(job.id)
-    # The key that is on record, although another one may be in use by now: evidence about the submit is its.
-    sender = session.provider_with_key(job.key_fingerprint)
     try:
-        if sender is None:
-            # Never another key's: that one's list would show nothing, which would count as proof of absence.
-            raise RequestRejected(
-                f"shot {job.shot.id!r}: the key {job.key_fingerprint} that it was to be sent with is not in use any"
-                " more; nothing was sent: run again",
-                provider=job.provider,
-            )
         async with _answer_in_time(session, job):
             generation = await sender.submit(
-                await _load_shot(session, job),
+                shot,
                 # The same key for each send of the job: a provider that honours keys then refuses a second payment.
                 idempotency_key=job.id,
                 project=job.project,
@@ -193,6 +186,39 @@ async def _send(session: Session, job: Job, task_run_id: str | None, leave: bool
     return recorded
 
 
+async def _prepare(session: Session, job: Job) -> tuple[Job, Provider, Shot]:
+    """Do what remains to be done before the request of a job that has its slot; interrupted, it is reserved again.
+
+    Returns:
+        The job with a fresh intent, the provider with its key, and its shot as it is sent.
+
+    Raises:
+        RequestRejected: It cannot be sent; the reservation is released.
+        InvalidTransition: Another process has taken the job over.
+        LedgerError: The ledger cannot be used; nothing was sent.
+    """
+    try:
+        # The key that is on record, although another one may be in use by now: evidence about the submit is its.
+        sender = session.provider_with_key(job.key_fingerprint)
+        if sender is None:
+            # Never another key's: that one's list would show nothing, which would count as proof of absence.
+            raise RequestRejected(
+                f"shot {job.shot.id!r}: the key {job.key_fingerprint} that it was to be sent with is not in use any"
+                " more; nothing was sent: run again",
+                provider=job.provider,
+            )
+        shot = await _load_shot(session, job)
+        return await _refresh_intent(session, job), sender, shot
+    except RequestRejected as error:
+        await shielded(record_failure(session, job, error))
+        raise
+    except BaseException:
+        session.step_priority.end_urgent(job.id)
+        # It would seem to be sent, and wait for the settle time in vain.
+        await shielded(session.ledger.jobs.take_back_begin(job))
+        raise
+
+
 async def _load_shot(session: Session, job: Job) -> Shot:
     """Return a job's shot with its labels, and with its images as local files.
 
@@ -205,7 +231,6 @@ async def _load_shot(session: Session, job: Job) -> Shot:
     try:
         files = await ImageLoader(session, job.project).load(shot)
     except (InvalidInput, StoreError) as error:
-        # By now the job is marked as being sent: only a rejection proves that nothing was.
         raise RequestRejected(f"{error}; nothing was sent", provider=job.provider) from error
     if compute_fingerprint(session, job.shot, job.take, files) != job.fingerprint:
         raise RequestRejected(

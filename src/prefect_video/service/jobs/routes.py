@@ -105,23 +105,29 @@ def job_routes(api: JobApi) -> APIRouter:
     # This dependency only documents the scheme in OpenAPI: the guarded route checks the token before it runs.
     routes = APIRouter(dependencies=[Depends(BEARER)])
     handlers = _Handlers(api)
-    submit, read = handlers.route("submit"), handlers.route("read")
+    read = handlers.route("read")
     large = handlers.route("submit", body_limit_bytes=api.project_limit_bytes)
+    _add_job_routes(routes, handlers, read, large)
+    _add_event_route(routes, handlers, read)
+    _add_project_routes(routes, handlers, read, large)
+    _add(routes, "GET", "/v1/spend", handlers.spend, read, SpendView)
+    return routes
+
+
+def _add_job_routes(routes: APIRouter, handlers: _Handlers, read: type[APIRoute], large: type[APIRoute]) -> None:
+    """Add the routes that make, list, find and cancel jobs."""
+    submit, cancel = handlers.route("submit"), handlers.route("cancel")
     for path in ("/v1/jobs", "/generate"):
         _add(routes, "POST", path, handlers.create, submit, JobView, status=202, also=(200,), refusals=(402,))
     _add(routes, "POST", "/v1/batches", handlers.create_batch, large, BatchView)
     _add(routes, "GET", "/v1/jobs", handlers.page, read, JobPage)
     for path in ("/v1/jobs/{job_id}", "/jobs/{job_id}"):
         _add(routes, "GET", path, handlers.find, read, JobView, refusals=(404,))
-    _add(
-        routes,
-        "POST",
-        "/v1/jobs/{job_id}/cancel",
-        handlers.cancel,
-        handlers.route("cancel"),
-        JobView,
-        refusals=(404, 409),
-    )
+    _add(routes, "POST", "/v1/jobs/{job_id}/cancel", handlers.cancel, cancel, JobView, refusals=(404, 409))
+
+
+def _add_event_route(routes: APIRouter, handlers: _Handlers, read: type[APIRoute]) -> None:
+    """Add the route that streams the events of a job."""
     events: dict[str, Any] = {"description": "Events", "content": {"text/event-stream": {"schema": _EVENT}}}
     routes.add_api_route(
         "/v1/jobs/{job_id}/events",
@@ -136,21 +142,14 @@ def job_routes(api: JobApi) -> APIRouter:
             204: {"description": "The job has ended, and you have all events."},
         },
     )
-    _add(
-        routes,
-        "POST",
-        "/v1/projects",
-        handlers.create_project,
-        large,
-        ProjectView,
-        status=202,
-        also=(200,),
-        refusals=(402,),
-    )
+
+
+def _add_project_routes(routes: APIRouter, handlers: _Handlers, read: type[APIRoute], large: type[APIRoute]) -> None:
+    """Add the routes that make, plan and find projects."""
+    path = "/v1/projects"
+    _add(routes, "POST", path, handlers.create_project, large, ProjectView, status=202, also=(200,), refusals=(402,))
     _add(routes, "POST", "/v1/projects/plan", handlers.plan_project, large, dict[str, Any])
     _add(routes, "GET", "/v1/projects/{project_id}", handlers.find_project, read, ProjectView, refusals=(404,))
-    _add(routes, "GET", "/v1/spend", handlers.spend, read, SpendView)
-    return routes
 
 
 def video_routes(api: JobApi) -> APIRouter:

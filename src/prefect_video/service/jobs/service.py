@@ -438,7 +438,7 @@ async def _send(session: Session, job: Job, precedence: RequestPrecedence) -> No
                 await abandon(session, job.id, failure)
             except LedgerError as error:
                 logger.error(
-                    "job %s: its ownership cannot be released before this process ends: %s",
+                    "job %s: its ownership cannot be released now, a later heartbeat does: %s",
                     job.id,
                     error,
                 )
