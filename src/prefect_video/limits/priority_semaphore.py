@@ -74,15 +74,18 @@ class PrioritySemaphore:
         return self._free > 0
 
     @asynccontextmanager
-    async def queue(self, priority: int, *, on_given: Callable[[], None] | None = None) -> AsyncIterator[Slot]:
+    async def queue(
+        self, priority: int, *, waits: bool = True, on_given: Callable[[], None] | None = None
+    ) -> AsyncIterator[Slot]:
         """Have a place in the queue, and then the slot, for as long as the context lasts.
 
         Args:
             priority: Steps above normal, or below.
+            waits: Wait where no slot is free; otherwise one too many is given, and those that wait make up for it.
             on_given: Called at the moment that the slot is given: its waiter goes on later.
         """
         slot = Slot(self, queue_rank(priority, asyncio.get_running_loop().time()), on_given)
-        self._enter(slot)
+        self._enter(slot, waits=waits)
         try:
             yield slot
         finally:
@@ -105,8 +108,8 @@ class PrioritySemaphore:
         first = _first_queued(self._waiting)
         return first.place if first else float("inf")
 
-    def _enter(self, slot: Slot) -> None:
-        if self._free:
+    def _enter(self, slot: Slot, *, waits: bool = True) -> None:
+        if self._free > 0 or not waits:
             self._free -= 1
             self._give(slot)
             return
@@ -125,7 +128,7 @@ class PrioritySemaphore:
 
     def _release(self) -> None:
         """Give a slot to the next waiter, or back."""
-        if first := _first_queued(self._waiting):
+        if self._free >= 0 and (first := _first_queued(self._waiting)):
             first._is_queued = False
             self._give(first)
             self._end_near(first)

@@ -147,9 +147,12 @@ class ProjectRun:
         takes = await self._prepare()
         await self._claim_readable(takes)
         run_id = self.flow_run_id.removeprefix(PARTS_PREFIX)
-        # From before any part sends something: its record outlives the run that splits the project.
-        async with record_deferred(self.sessions, self.project, run_id, wait=self.wait):
-            await release_claims(takes)
+        try:
+            # From before any part sends something: its record outlives the run that splits the project.
+            async with record_deferred(self.sessions, self.project, run_id, wait=self.wait):
+                pass
+        finally:
+            await shielded(release_claims(takes))
 
     async def _prepare(self) -> list[TakeRequest]:
         for session in self.sessions:

@@ -19,7 +19,7 @@ import httpx
 from prefect_video._shield import shielded
 from prefect_video.downloads import LinkPolicy, open_download_client
 from prefect_video.errors import InvalidInput
-from prefect_video.ledger import AccountStatus, Budget, BudgetUsage, Job, KeyUse, Ledger, describe_job
+from prefect_video.ledger import AccountStatus, Budget, BudgetUsage, Job, KeyUse, Ledger, State, describe_job
 from prefect_video.limits import (
     CircuitBreaker,
     CircuitBreakerProvider,
@@ -270,7 +270,9 @@ class Session:
         # Until the orchestrator's limit is held too, precedence would only delay the others.
         has_limit = self.settings.concurrency_limit is not None
         on_given = None if has_limit else partial(self.step_priority.begin_urgent, job.id)
-        async with self.in_flight_slots.queue(job.priority, on_given=on_given) as slot:
+        # One that is at the provider has a slot of the account: a shot that holds one of these may wait for that.
+        waits = job.state is State.RESERVED
+        async with self.in_flight_slots.queue(job.priority, waits=waits, on_given=on_given) as slot:
             self._slots[job.id] = slot
             try:
                 if prepares:

@@ -22,7 +22,7 @@ from prefect_video.providers.sora.provider import SoraProvider
 from prefect_video.session import Session, SessionEvent
 from tests.support.records import claim_one
 from tests.support.recovery import RecoveryHarness, a_shot, film, statuses
-from tests.support.recovery_fixtures import OpenHarness
+from tests.support.recovery_fixtures import SLOW, OpenHarness
 
 ACCOUNT = "sora-1"
 
@@ -251,6 +251,19 @@ async def test_a_limit_of_steps_at_once_is_not_used_up_by_those_that_wait_for_a_
         report = await run_project(session, film(*map(a_shot, range(4))), runner=LimitedSteps())
     assert statuses(report) == ["stored"] * 4
     assert harness.emulator.usage()["submitted"] == 4
+
+
+async def test_a_job_at_the_provider_waits_for_no_slot_of_a_shot_that_waits_for_its_own(
+    open_harness: OpenHarness,
+) -> None:
+    harness = open_harness(**SLOW)
+    await harness.interrupt(a_shot(1), SessionEvent.SUBMITTED, max_in_flight=1, account_slots=1)
+    harness.emulator.change_speed(500)
+    async with asyncio.timeout(20):
+        report = await harness.run(film(a_shot(2), a_shot(1)), max_in_flight=1, account_slots=1)
+    assert statuses(report) == ["stored"] * 2
+    usage = harness.emulator.usage()
+    assert (usage["submitted"], usage["peak_concurrency"]) == (2, 1)
 
 
 async def test_a_used_up_quota_is_reported_and_not_requested_again(open_harness: OpenHarness) -> None:
