@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
-from sqlalchemy import bindparam, insert, text, update
+from sqlalchemy import Update, bindparam, insert, text, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from prefect_video._shield import shielded
@@ -168,14 +168,7 @@ class Claims(LedgerBase):
         """
         while self._left:
             given_up_at, job_ids = left = self._left[0]
-
-            async def release(
-                connection: AsyncConnection, ids: Sequence[str] = job_ids, at: datetime = given_up_at
-            ) -> None:
-                for chunk in chunks(ids):
-                    await connection.execute(_RELEASE_LEFT, {**self._own(chunk), "given_up_at": at})
-
-            await self._database.write(release)
+            await self._give_up(_RELEASE_LEFT, job_ids, given_up_at=given_up_at)
             self._left.remove(left)
 
     async def is_owner_alive(self, owner_id: str) -> bool:
@@ -336,20 +329,20 @@ class Claims(LedgerBase):
 
     async def _release_ownership(self, job_ids: Sequence[str]) -> None:
         given_up_at = datetime.now(UTC)
-
-        async def release(connection: AsyncConnection) -> None:
-            for chunk in chunks(job_ids):
-                await connection.execute(_RELEASE_OWNERSHIP, self._own(chunk))
-
         try:
-            await self._database.write(release)
+            await self._give_up(_RELEASE_OWNERSHIP, job_ids)
         except LedgerError:
             # No one works on them any more, and as long as this process lives no other one may.
             self._left.append((given_up_at, job_ids))
             raise
 
-    def _own(self, job_ids: Sequence[str]) -> dict[str, Any]:
-        return {"ids": list(job_ids), "releasing": self._owner.id, "now": datetime.now(UTC)}
+    async def _give_up(self, change: Update, job_ids: Sequence[str], **values: datetime) -> None:
+        async def release(connection: AsyncConnection) -> None:
+            for chunk in chunks(job_ids):
+                own = {"ids": list(chunk), "releasing": self._owner.id, "now": datetime.now(UTC)}
+                await connection.execute(change, {**own, **values})
+
+        await self._database.write(release)
 
     async def _take(self, connection: AsyncConnection, free: Sequence[tuple[Job, str | None]]) -> list[Job]:
         """Take `(row, flow run that resumes it)` unless another owner was faster; return the rows as they are now."""
