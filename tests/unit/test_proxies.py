@@ -10,6 +10,7 @@ import pytest
 
 from prefect_video._proxies import check_proxies, exempt_loopback
 from prefect_video._tls import trusted_certificates
+from prefect_video.cli import prefect_startup
 from prefect_video.downloads import open_download_client
 from prefect_video.errors import InvalidInput
 from prefect_video.providers.sora.provider import SoraProvider
@@ -110,7 +111,12 @@ def test_a_range_that_is_none_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
         check_proxies()
 
 
-def test_doctor_names_the_variable(call: InProcess, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("was_reached", [False, True])
+def test_doctor_names_the_variable(call: InProcess, monkeypatch: pytest.MonkeyPatch, was_reached: bool) -> None:
+    if was_reached:
+        # A command of this process has used Prefect before the variable was set.
+        monkeypatch.setattr(prefect_startup, "_reach_api", lambda: None)
+        monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:4200/api")
     monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:3128")
     monkeypatch.setenv("NO_PROXY", "fd00::/8")
     answer = call("doctor", "--json")

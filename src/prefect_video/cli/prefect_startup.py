@@ -53,7 +53,6 @@ def configure_logging() -> None:
         logging.getLogger(name).setLevel(logging.ERROR)
 
 
-@cache
 def ensure_api() -> None:
     """Import Prefect and ensure, once, that its API answers; start the embedded server where none is configured.
 
@@ -61,7 +60,13 @@ def ensure_api() -> None:
         PrefectUnavailable: The API does not answer.
         InvalidInput: A proxy of the environment cannot be used.
     """
+    # Each time: the variables are those of the call, and not those with which the API was reached first.
     check_proxies()
+    _reach_api()
+
+
+@cache
+def _reach_api() -> None:
     user_set_level = "PREFECT_LOGGING_LEVEL" not in _set_defaults()
     from prefect.logging.configuration import setup_logging
     from prefect.settings import PREFECT_API_URL

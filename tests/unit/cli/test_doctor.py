@@ -83,6 +83,8 @@ def test_a_proxy_that_repeats_submits_is_advised_against(
     call: InProcess, quick_emulator: Emulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(doctor, "_check_prefect_api", lambda: Check(name="prefect API", ok=True, detail="not asked"))
+    # Another test of this process may have left a server with deployments.
+    monkeypatch.setattr(doctor, "_check_fleet", list)
     monkeypatch.setenv("LITELLM_API_KEY", quick_emulator.key)
     monkeypatch.setenv("LITELLM_BASE_URL", f"{quick_emulator.url}/profiles/litellm/v1")
     checks = {check["name"]: check for check in call("doctor", "--provider", "litellm", "--json").json["checks"]}
