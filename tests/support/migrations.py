@@ -1,12 +1,11 @@
-"""New ledgers: Alembic writes the schema of the first in a process, its statements are repeated for all others.
+"""New ledgers on PostgreSQL: Alembic writes the first in a process, its statements are repeated for all others.
 
 Most tests begin with an empty ledger, and Alembic takes ten times as long as the database. What depends on Alembic
-itself uses `real_migrations`.
+itself uses `real_migrations`; on SQLite a new ledger needs none.
 """
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Iterator
 from typing import Final
 from uuid import uuid4
@@ -23,19 +22,19 @@ _IDENTITY: Final = f"INSERT INTO {ledger_identity.name} "
 
 
 class RecordedMigrations:
-    """The statements that make an empty database a ledger, one list for each kind of database."""
+    """The statements that make an empty database a ledger."""
 
     def __init__(self) -> None:
-        self._statements: dict[str, list[str]] = {}
+        self._statements: list[str] = []
 
     def run(self, connection: Connection, revision: str) -> None:
         """Stand in for `run_migrations`; what is not the creation of a whole ledger is left to it."""
-        if revision != "head" or schema._current(connection) is not None:
+        if revision != schema.HEAD or schema._current(connection) is not None:
             RUN_MIGRATIONS(connection, revision)
-        elif (statements := self._statements.get(connection.dialect.name)) is None:
-            self._statements[connection.dialect.name] = _record(connection)
+        elif self._statements:
+            _repeat(connection, self._statements)
         else:
-            _repeat(connection, statements)
+            self._statements = _record(connection)
 
 
 def _record(connection: Connection) -> list[str]:
@@ -48,23 +47,15 @@ def _record(connection: Connection) -> list[str]:
 
     event.listen(connection, "before_cursor_execute", record)
     try:
-        RUN_MIGRATIONS(connection, "head")
+        RUN_MIGRATIONS(connection, schema.HEAD)
     finally:
         event.remove(connection, "before_cursor_execute", record)
     return statements
 
 
 def _repeat(connection: Connection, statements: list[str]) -> None:
-    driver = connection.connection
-
-    def execute(file: sqlite3.Connection) -> None:
-        for statement in statements:
-            file.execute(statement)
-
-    if connection.dialect.name == "sqlite":
-        driver.run_async(lambda ledger: ledger.run(execute))  # type: ignore[attr-defined]
-    else:
-        driver.run_async(lambda server: server.execute(";\n".join(statements)))  # type: ignore[attr-defined]
+    script = ";\n".join(statements)
+    connection.connection.run_async(lambda server: server.execute(script))  # type: ignore[attr-defined]
     # Each ledger has an identity of its own.
     connection.execute(insert(ledger_identity).values(id=str(uuid4())))
 
@@ -81,3 +72,4 @@ def recorded_migrations() -> Iterator[None]:
 def real_migrations(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let Alembic write every ledger of a test."""
     monkeypatch.setattr(migrations, "run_migrations", RUN_MIGRATIONS)
+    monkeypatch.setattr(schema, "create_latest_schema", lambda connection, _: RUN_MIGRATIONS(connection, schema.HEAD))

@@ -13,11 +13,15 @@ from sqlalchemy import Connection, inspect, text
 from prefect_video._shield import run_in_thread
 from prefect_video.errors import LedgerSchemaMismatch, LedgerUnavailable
 from prefect_video.ledger.database import Database
+from prefect_video.ledger.latest_schema import create_latest_schema
 from prefect_video.ledger.leases import FileLock, acquire_if_free, new_lock
 from prefect_video.ledger.tables import VERSION_TABLE
 
 REVISIONS: Final = ("0001",)
 """Every revision in `migrations/versions`, oldest first; held here so that opening a ledger need not load them."""
+
+HEAD: Final = "head"
+"""Alembic's name of the last revision."""
 
 MIGRATION_LOCK: Final = 0x5669_6465_6F01
 """PostgreSQL advisory lock held while migrating."""
@@ -48,7 +52,7 @@ async def prepare(database: Database, *, migrate: bool | None) -> None:
         return await check(database)
 
 
-async def upgrade(database: Database, revision: str = "head") -> None:
+async def upgrade(database: Database, revision: str = HEAD) -> None:
     """Run the missing migrations in one transaction; do nothing on a current schema.
 
     Raises:
@@ -63,7 +67,7 @@ async def upgrade(database: Database, revision: str = "head") -> None:
         _refuse_newer(current, database)
         if current != REVISIONS[-1]:
             async with _sole_migrator():
-                await connection.run_sync(_migrate, revision)
+                await connection.run_sync(_migrate, current, revision)
 
 
 async def check(database: Database) -> None:
@@ -89,11 +93,13 @@ def _current(connection: Connection) -> str | None:
     return connection.execute(text(f"SELECT version_num FROM {VERSION_TABLE}")).scalar()
 
 
-def _migrate(connection: Connection, revision: str) -> None:
-    # Alembic takes a while to import and is needed once in a ledger's life.
+def _migrate(connection: Connection, current: str | None, revision: str) -> None:
+    if current is None and revision == HEAD and connection.dialect.name == "sqlite":
+        return create_latest_schema(connection, REVISIONS[-1])
+    # Alembic takes a while to import and is needed rarely in a ledger's life.
     from prefect_video.ledger.migrations import run_migrations
 
-    run_migrations(connection, revision)
+    return run_migrations(connection, revision)
 
 
 def _refuse_newer(current: str | None, database: Database) -> None:

@@ -13,10 +13,12 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, insert, text
 
 from prefect_video.errors import LedgerError, LedgerSchemaMismatch
-from prefect_video.ledger import Ledger, schema
+from prefect_video.ledger import Ledger, migrations, schema
 from prefect_video.ledger.claims import row_from_request
 from prefect_video.ledger.database import Database
+from prefect_video.ledger.latest_schema import STATEMENT_END, STATEMENTS, create_latest_schema
 from prefect_video.ledger.migrations import migration_config
+from prefect_video.ledger.migrations.latest import describe_latest
 from prefect_video.ledger.records import State
 from prefect_video.ledger.tables import VERSION_TABLE, jobs_table, metadata
 from prefect_video.ledger.urls import parse_database_url
@@ -44,6 +46,27 @@ async def stamp(url: str, revision: str) -> None:
 def test_the_known_revisions_are_those_of_the_scripts() -> None:
     scripts = ScriptDirectory.from_config(migration_config()).walk_revisions()
     assert tuple(script.revision for script in scripts)[::-1] == schema.REVISIONS
+
+
+def test_a_new_file_has_the_schema_that_the_migrations_make() -> None:
+    command = "python -m prefect_video.ledger.migrations.latest"
+    assert STATEMENTS.read_text(encoding="utf-8") == describe_latest(), f"write it anew: {command}"
+
+
+async def test_a_new_file_is_at_the_latest_revision_without_alembic(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(schema, "create_latest_schema", create_latest_schema)
+    monkeypatch.setattr(migrations, "run_migrations", None)
+    ledgers = [await Ledger.open(str(tmp_path / name)) for name in ("first.db", "second.db")]
+    assert len({ledger.identity for ledger in ledgers}) == 2
+    for ledger in ledgers:
+        async with ledger._database.reading() as connection:
+            made = await connection.execute(text("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL ORDER BY rowid"))
+            assert STATEMENT_END.join(made.scalars()) + "\n" == describe_latest()
+        await ledger.upgrade()
+        await ledger.check()
+        await ledger.aclose()
 
 
 async def test_the_migrations_make_the_tables_that_the_code_uses(ledger: Ledger) -> None:
