@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import struct
 from collections.abc import Iterator, Sequence
@@ -15,14 +14,13 @@ from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
-from prefect_video._counted import counted
+from prefect_video.downloads.video_track import Track, describe_error, read_duration, read_track
 from prefect_video.errors import InvalidVideo, VideoMismatch
 from prefect_video.quality import QualityPolicy
 from prefect_video.shots import Shot
 
 if TYPE_CHECKING:
     from av.container import InputContainer
-    from av.packet import Packet
     from av.video.frame import VideoFrame
     from av.video.stream import VideoStream
 
@@ -103,10 +101,11 @@ def probe(path: Path) -> Media:
         declared = stream.frames
         # Decoding costs far more than demuxing, so it is left to files that declare no number to compare with, or
         # have bytes behind their last box, which may be the rest of a cut one.
-        track = _read_track(container, stream, path, decode_all=not declared or layout.trailing_bytes > 0)
+        decode_all = not declared or layout.trailing_bytes > 0
+        track = read_track(container, stream, path, decode_all=decode_all, picture_at=_THUMBNAIL_POINT)
         _require_whole(path, layout, declared, track)
         frames = track.frames if declared else track.decoded
-        seconds = _read_duration(container, stream) or track.seconds
+        seconds = read_duration(container, stream) or track.seconds
         if seconds <= 0:
             raise InvalidVideo(f"{path.name}: its length cannot be determined")
         width, height = _displayed_size(track.first)
@@ -122,7 +121,7 @@ def probe(path: Path) -> Media:
             pixel_ratio=stream.sample_aspect_ratio or Fraction(1),
             trailing_bytes=layout.trailing_bytes,
             has_audio=bool(container.streams.audio),
-            thumbnail=_make_thumbnail(container, stream, track.first, path),
+            thumbnail=_make_thumbnail(track.picture, path),
         )
 
 
@@ -146,7 +145,7 @@ def read_last_frame(path: Path) -> bytes:
                 container.seek(0)
                 frame = _decode_last(container, stream)
         except (av.FFmpegError, ValueError) as error:
-            raise InvalidVideo(f"{path.name}: its last frame cannot be decoded ({_describe_error(error)})") from error
+            raise InvalidVideo(f"{path.name}: its last frame cannot be decoded ({describe_error(error)})") from error
         if frame is None:
             raise InvalidVideo(f"{path.name}: no frame can be decoded")
         image = frame.to_image()  # type: ignore[no-untyped-call]
@@ -244,23 +243,6 @@ def _is_near(measured: int, requested: int, share: float | None) -> bool:
 
 
 @dataclass(frozen=True)
-class _Track:
-    """Content of a video track.
-
-    Attributes:
-        first: The first frame.
-        frames: Number of frames, by packets.
-        decoded: Number of frames that were decoded.
-        seconds: From the beginning of the earliest to the end of the last.
-    """
-
-    first: VideoFrame
-    frames: int
-    decoded: int
-    seconds: float
-
-
-@dataclass(frozen=True)
 class _Layout:
     """Layout of a file by its top-level boxes.
 
@@ -317,7 +299,7 @@ def _find_box_end(head: bytes, position: int, size: int) -> int | None:
     return None if length < 8 else position + length
 
 
-def _require_whole(path: Path, layout: _Layout, declared: int, track: _Track) -> None:
+def _require_whole(path: Path, layout: _Layout, declared: int, track: Track) -> None:
     """Raise unless every frame is there."""
     if layout.trailing_bytes and (not declared or track.decoded < declared):
         raise InvalidVideo(
@@ -328,7 +310,7 @@ def _require_whole(path: Path, layout: _Layout, declared: int, track: _Track) ->
         # An edit list hides packets from default demuxing; they are in the file nevertheless.
         with open_container(path, ignore_editlist=True) as container:
             stream = find_video_stream(container, path)
-            frames = _read_track(container, stream, path, decode_all=False).frames
+            frames = read_track(container, stream, path, decode_all=False).frames
     if frames < max(declared, 1):
         raise InvalidVideo(f"{path.name}: cut short, {frames} of {declared} frames are there")
 
@@ -353,7 +335,7 @@ def open_container(path: Path, *, ignore_editlist: bool = False) -> InputContain
         # Several of PyAV's errors are OSErrors as well; a file that cannot be opened at all stays one.
         if isinstance(error, FileNotFoundError | PermissionError):
             raise
-        raise InvalidVideo(f"{path.name}: not a readable video ({_describe_error(error)})") from error
+        raise InvalidVideo(f"{path.name}: not a readable video ({describe_error(error)})") from error
 
 
 def find_video_stream(container: InputContainer, path: Path) -> VideoStream:
@@ -371,62 +353,16 @@ def find_video_stream(container: InputContainer, path: Path) -> VideoStream:
         # Contrary to its type annotation, PyAV gives a track of an unknown codec no context.
         if getattr(stream, "codec_context", None) is None:
             raise InvalidVideo(f"{path.name}: the codec of its video track is not known")
+        # The videos of a run are decoded side by side: threads within each cost more than they give.
+        stream.codec_context.thread_count = 1
         return stream
     raise InvalidVideo(f"{path.name}: has no video track")
 
 
-def _read_track(container: InputContainer, stream: VideoStream, path: Path, *, decode_all: bool) -> _Track:
-    """Read a track to its end: count the frames by packets, and decode the first one or all."""
+def _make_thumbnail(frame: VideoFrame, path: Path) -> bytes | None:
+    """Make a JPEG of a frame; None where there is no picture in it."""
     import av
 
-    first: VideoFrame | None = None
-    frames = decoded = 0
-    span = _Span(stream)
-    try:
-        for packet in container.demux(stream):
-            if packet.size:
-                frames += 1
-                span.add(packet)
-            if decode_all or first is None:
-                for frame in packet.decode():
-                    first = first or frame
-                    decoded += 1
-                    span.add(frame)
-    except (av.FFmpegError, ValueError, AttributeError) as error:
-        cause = f"damaged after {counted(frames, 'frame')}" if first else "no frame can be decoded"
-        raise InvalidVideo(f"{path.name}: {cause} ({_describe_error(error)})") from error
-    if first is None:
-        raise InvalidVideo(f"{path.name}: no frame can be decoded")
-    return _Track(first, frames, decoded, span.seconds)
-
-
-class _Span:
-    """Time from the beginning of the earliest to the end of the last of some packets and frames."""
-
-    def __init__(self, stream: VideoStream) -> None:
-        self._base = float(stream.time_base or 0)
-        self._frame_seconds = float(1 / stream.average_rate) if stream.average_rate else 0.0
-        self._begin, self._end = float("inf"), 0.0
-
-    def add(self, unit: Packet[VideoStream] | VideoFrame) -> None:
-        """Extend the span by a packet or a frame; one without a time leaves it as it is."""
-        if unit.pts is not None:
-            begin = unit.pts * self._base
-            seconds = unit.duration * self._base if unit.duration else self._frame_seconds
-            self._begin = min(self._begin, begin)
-            self._end = max(self._end, begin + seconds)
-
-    @property
-    def seconds(self) -> float:
-        """Length of the span."""
-        return max(0.0, self._end - self._begin)
-
-
-def _make_thumbnail(container: InputContainer, stream: VideoStream, first: VideoFrame, path: Path) -> bytes | None:
-    """Make a JPEG of the frame at a third of the video, else of the first one; None where there is no picture in it."""
-    import av
-
-    frame = _decode_frame_at(container, stream, _THUMBNAIL_POINT) or first
     degrees = round(frame.rotation) % 360
     displayed_width, _ = _displayed_size(frame)
     scale = min(1.0, _THUMBNAIL_WIDTH / displayed_width)
@@ -435,38 +371,13 @@ def _make_thumbnail(container: InputContainer, stream: VideoStream, first: Video
         image = frame.to_image(width=width, height=height, interpolation="AREA")  # type: ignore[no-untyped-call]
     except (av.FFmpegError, ValueError) as error:
         # The video has passed its checks and is paid: a missing thumbnail is no reason to lose it.
-        _log.warning("%s: no thumbnail can be made (%s)", path.name, _describe_error(error))
+        _log.warning("%s: no thumbnail can be made (%s)", path.name, describe_error(error))
         return None
     if degrees:
         image = image.rotate(degrees, expand=True)
     content = BytesIO()
     image.save(content, format="JPEG", quality=_JPEG_QUALITY)
     return content.getvalue()
-
-
-def _decode_frame_at(container: InputContainer, stream: VideoStream, share: float) -> VideoFrame | None:
-    """Decode the frame at a share of the video, or the last one before it that can be; None for none."""
-    import av
-
-    seconds = _read_duration(container, stream) * share
-    start = float((stream.start_time or 0) * stream.time_base) if stream.time_base else 0.0
-    # On the way from the last key frame to the point, frames that no other one needs are left out.
-    stream.codec_context.skip_frame = "NONREF"
-    last: VideoFrame | None = None
-    with contextlib.suppress(av.FFmpegError, ValueError, AttributeError):
-        if seconds and stream.time_base:
-            container.seek(int((start + seconds) / stream.time_base), stream=stream)
-            for frame in container.decode(stream):
-                last = frame
-                if frame.time is None or frame.time >= start + seconds:
-                    break
-    return last
-
-
-def _read_duration(container: InputContainer, stream: VideoStream) -> float:
-    if stream.duration and stream.time_base:
-        return float(stream.duration * stream.time_base)
-    return container.duration / 1_000_000 if container.duration else 0.0
 
 
 def _describe_format(container: InputContainer) -> str:
@@ -476,7 +387,3 @@ def _describe_format(container: InputContainer) -> str:
 def _displayed_size(frame: VideoFrame) -> tuple[int, int]:
     is_sideways = round(frame.rotation) % 180 == 90
     return (frame.height, frame.width) if is_sideways else (frame.width, frame.height)
-
-
-def _describe_error(error: BaseException) -> str:
-    return getattr(error, "strerror", None) or str(error) or type(error).__name__
