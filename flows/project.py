@@ -15,7 +15,6 @@ from prefect.client.schemas.objects import FlowRun
 from prefect.context import FlowRunContext
 
 from prefect_video._counted import counted
-from prefect_video._frozen_heap import frozen_heap
 from prefect_video.errors import ProjectFailed
 from prefect_video.flows.artifacts import Progress, publish_table
 from prefect_video.flows.cancellation import cancel_generations
@@ -215,21 +214,20 @@ async def _run(
     is_part: bool = False,
 ) -> ProjectReport:
     session, *others = sessions
-    with frozen_heap():
-        return await run_project(
-            session,
-            order.project,
-            others=others,
-            runner=TaskRunner(order.refs),
-            refresh=order.refresh,
-            rebuy_missing=order.rebuy_missing,
-            flow_run_id=run_id,
-            on_report=on_report,
-            wait=order.wait,
-            requester=order.requester,
-            began_at=began_at,
-            is_part=is_part,
-        )
+    return await run_project(
+        session,
+        order.project,
+        others=others,
+        runner=TaskRunner(order.refs),
+        refresh=order.refresh,
+        rebuy_missing=order.rebuy_missing,
+        flow_run_id=run_id,
+        on_report=on_report,
+        wait=order.wait,
+        requester=order.requester,
+        began_at=began_at,
+        is_part=is_part,
+    )
 
 
 def flow_run_id() -> str | None:
