@@ -18,13 +18,16 @@ def write_clip(
     container: str | None = None,
     options: dict[str, str] | None = None,
     bit_rate: int = 200_000,
+    key_frames: int | None = None,
 ) -> Path:
-    """Write a clip that gets brighter with time, and return its path."""
+    """Write a clip that goes from green to red, with a key frame each `key_frames` frames, and return its path."""
     with av.open(str(path), "w", format=container, options=options or {}) as output:
         stream = output.add_stream(codec, rate=fps)
         stream.width, stream.height = size
         stream.pix_fmt = "yuv420p"
         stream.bit_rate = bit_rate
+        if key_frames is not None:
+            stream.gop_size = key_frames
         frames = round(seconds * fps)
         for number in range(frames):
             shade = 255 * number // frames
