@@ -45,7 +45,7 @@ def crash(command: Sequence[str], number: signal.Signals, folder: Path) -> tuple
         if not process.stdout.readline():
             pytest.fail(process.communicate()[1])
         process.send_signal(number)
-        err = process.communicate(timeout=150)[1]
+        err = process.communicate(timeout=500)[1]
     return process.returncode, err
 
 
@@ -85,4 +85,4 @@ def test_a_trace_that_goes_elsewhere_still_goes_there(tmp_path: Path) -> None:
 @pytest.mark.parametrize("close", ["sys.__stderr__ = None", "sys.__stderr__.close()", "import os; os.close(2)"])
 def test_a_process_without_an_error_stream_goes_on(close: str) -> None:
     code = f"import sys; {close}; from prefect_video._crash_trace import enable_crash_trace; enable_crash_trace()"
-    assert subprocess.run([sys.executable, "-c", code], check=False, timeout=150).returncode == 0
+    assert subprocess.run([sys.executable, "-c", code], check=False, timeout=500).returncode == 0

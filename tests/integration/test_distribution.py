@@ -13,7 +13,7 @@ import pytest
 from tests.support.time_limit import TIMED_OUT
 
 ROOT = Path(__file__).parents[2]
-PATIENCE_SECONDS = 100
+PATIENCE_SECONDS = 300
 PASSES = "def test_passes(): pass\n"
 KILLS = """
 import os, signal

@@ -38,7 +38,7 @@ def follow(harness: RecoveryHarness, name: str, tools: Path) -> str:
         "PREFECT_VIDEO_EMULATOR_ENDPOINT": harness.emulator.endpoint,
         "PREFECT_VIDEO_EMULATOR_KEY": harness.emulator.key,
     }
-    done = subprocess.run(["sh", "-euc", commands(name)], env=values, capture_output=True, text=True, timeout=150)
+    done = subprocess.run(["sh", "-euc", commands(name)], env=values, capture_output=True, text=True, timeout=500)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 

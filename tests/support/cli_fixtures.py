@@ -121,7 +121,7 @@ class Shell:
             env={**self.environment, **environment},
             capture_output=True,
             text=True,
-            timeout=150,
+            timeout=500,
             check=False,
         )
         return Answer(completed.returncode, completed.stdout, completed.stderr)

@@ -33,7 +33,7 @@ def example_environment(
 
 def run_python(*arguments: str) -> str:
     """Run Python in a process of its own and return what it prints."""
-    process = subprocess.run([sys.executable, *arguments], capture_output=True, text=True, timeout=170, check=False)
+    process = subprocess.run([sys.executable, *arguments], capture_output=True, text=True, timeout=500, check=False)
     assert process.returncode == 0, process.stdout + process.stderr
     return process.stdout
 

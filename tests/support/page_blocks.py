@@ -121,7 +121,7 @@ class PageRun:
             stderr=subprocess.STDOUT,
             stdin=subprocess.DEVNULL,
             text=True,
-            timeout=170,
+            timeout=500,
             check=False,
         )
         assert done.returncode == 0, f"{place}: {command.line} ended with {done.returncode}\n{done.stdout}"

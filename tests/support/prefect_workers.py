@@ -134,7 +134,7 @@ def kill_all(pids: list[int]) -> None:
             os.kill(pid, signal.SIGKILL)
 
 
-def wait_until(check: Callable[[], Value | None], what: str, *, seconds: float = 90) -> Value:
+def wait_until(check: Callable[[], Value | None], what: str, *, seconds: float = 300) -> Value:
     """Wait until a check of something outside of this process gives a value, and return it."""
     deadline = time.monotonic() + seconds
     while (found := check()) is None or found is False:

@@ -42,7 +42,7 @@ class Service:
 
     async def wait_for_announcements(self, number: int) -> list[tuple[Job, ReceivedEvent]]:
         """Wait until at least so many events are announced, and return them."""
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(300):
             while len(self.announced) < number:
                 self.changed.clear()
                 await self.changed.wait()

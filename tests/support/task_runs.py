@@ -17,7 +17,7 @@ async def await_task_runs(flow_run_id: UUID | None, number: int) -> list[TaskRun
     """
     assert flow_run_id is not None
     runs = FlowRunFilter(id=FlowRunFilterId(any_=[flow_run_id]))
-    async with asyncio.timeout(60), get_client() as client:
+    async with asyncio.timeout(300), get_client() as client:
         while True:
             found = await client.read_task_runs(flow_run_filter=runs, limit=200)
             if len(found) >= number and all(run.state is not None and run.state.is_final() for run in found):

@@ -78,7 +78,7 @@ def test_ctrl_c_ends_a_run_at_once_with_the_next_step(shell: Shell) -> None:
     process = shell.start("run", path, "--json", PREFECT_VIDEO_EMULATOR_SPEED="0.1")
     errors = _read_until(process, "long: generating")
     os.killpg(process.pid, signal.SIGINT)
-    out, rest = process.communicate(timeout=150)
+    out, rest = process.communicate(timeout=500)
     assert process.returncode == 130, errors + rest
     assert "prefect-video collect --wait" in json.loads(out)["error"]
     assert not TRACES.search(errors + rest)

@@ -85,7 +85,7 @@ def test_the_emulators_exports_satisfy_the_doctor(connected: Shell) -> None:
     assert set(checks) >= {"python", "prefect", "fastapi", "prefect API", "key", "provider", "store", "ledger"}
     assert checks["provider"]["detail"].startswith(f"sora at {exports['SORA_API_ENDPOINT']}")
     process.terminate()
-    assert process.wait(timeout=150) == 0
+    assert process.wait(timeout=500) == 0
 
 
 @pytest.mark.parametrize(

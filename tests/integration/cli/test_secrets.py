@@ -188,7 +188,7 @@ def test_a_whole_project_leaves_no_secret_in_anything_that_can_be_read(
             outputs |= read_service(process, receiver)
         finally:
             process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=150)
+        out, err = process.communicate(timeout=500)
     outputs |= {"serve": out + err}
     dump = [str(postgres_server.tools / "pg_dump"), postgres_url]
     outputs |= {"rows": subprocess.run(dump, capture_output=True, text=True, check=True).stdout}

@@ -21,7 +21,7 @@ from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_fixed
 from prefect_video.blocks import SoraCredentials, VideoLedger, VideoStore
 from prefect_video.emulator import Emulator
 
-PATIENCE_SECONDS = 120
+PATIENCE_SECONDS = 300
 PROJECT = "generate-project/project"
 HAS_SCHEDULING = Version(prefect.__version__) >= Version("3.9")
 """The server of Prefect 3.8.0 answers "database is locked" when a schedule's runs are requested on SQLite."""
@@ -93,7 +93,7 @@ def save_blocks(emulator: Emulator, folder: Path) -> None:
     ledger.save("production", overwrite=True)
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(1200)
 def test_from_nothing_to_a_scheduled_video(machine: Machine, emulator: Emulator) -> None:
     films = machine.folder("films")
     assert machine.run("prefect-video", "init", cwd=films).returncode == 0

@@ -314,7 +314,7 @@ async def test_cancelling_a_deployed_run_cancels_its_generation(
     await run_until(run_id, cancelled)
 
     async with await Ledger.open(f"sqlite:///{data_folder}/ledger.db") as ledger:
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(300):
             while jobs := await ledger.jobs.unfinished(flow_run_id=str(run_id)):
                 await asyncio.sleep(0.2)
         assert jobs == []
@@ -372,7 +372,7 @@ async def seconds_until_taken_up(run_id: UUID, answered_at: datetime) -> float:
     return (min(later) - answered_at).total_seconds()
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1200)
 async def test_a_run_waits_for_approval_without_a_process_and_goes_on_when_it_is_given(
     blocks: None,
     worker: None,

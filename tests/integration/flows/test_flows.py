@@ -256,7 +256,7 @@ async def test_trouble_unusual_volume_an_old_key_and_a_nearly_used_budget_are_ev
         "video.account.breaker.closed",
         "video.budget.nearly-used",
     }
-    async with get_client() as client, asyncio.timeout(60):
+    async with get_client() as client, asyncio.timeout(300):
         while True:
             answer = await client._client.post("/events/filter", json={"filter": {"event": {"prefix": ["video."]}}})
             if wanted <= {event["event"] for event in answer.json()["events"]}:

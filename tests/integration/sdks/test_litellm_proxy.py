@@ -105,7 +105,7 @@ def _wait_until_ready(client: httpx.Client, port: int, process: subprocess.Popen
     raise AssertionError(log.read_text()[-2000:])
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(1200)
 async def test_a_video_through_the_proxy(proxy: Proxy, tmp_path: Path) -> None:
     provider = proxy.provider()
     await provider.check_access()
@@ -124,7 +124,7 @@ async def test_a_video_through_the_proxy(proxy: Proxy, tmp_path: Path) -> None:
     await provider.aclose()
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(1200)
 async def test_it_lists_nothing_so_that_an_unanswered_submit_is_held(proxy: Proxy) -> None:
     async with httpx.AsyncClient(trust_env=False, headers={"Authorization": f"Bearer {MASTER_KEY}"}) as client:
         assert (await client.get(f"{proxy.url}/videos")).status_code == 400
@@ -134,7 +134,7 @@ async def test_it_lists_nothing_so_that_an_unanswered_submit_is_held(proxy: Prox
     await provider.aclose()
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(1200)
 async def test_without_retries_a_submit_that_the_server_fails_is_sent_on_once(proxy: Proxy) -> None:
     accepted = proxy.emulator.usage()["accepted"]
     proxy.emulator.add_fault(operation="submit", kind="error_after", times=None)
@@ -146,7 +146,7 @@ async def test_without_retries_a_submit_that_the_server_fails_is_sent_on_once(pr
     await provider.aclose()
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(1200)
 async def test_its_many_lines_are_cut_to_the_cause(proxy: Proxy) -> None:
     provider = proxy.provider()
     with pytest.raises(RequestRejected, match="both sides must be even") as caught:
@@ -156,7 +156,7 @@ async def test_its_many_lines_are_cut_to_the_cause(proxy: Proxy) -> None:
     await provider.aclose()
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(1200)
 async def test_a_wrong_key_is_reported(proxy: Proxy) -> None:
     provider = proxy.provider("sk-another")
     with pytest.raises(AuthenticationFailed):

@@ -72,7 +72,7 @@ def test_schemathesis_finds_nothing(idle: Emulator, document: Path, tmp_path: Pa
         "--no-color",
         "--generation-database=none",
     ]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=150)
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=500)
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
     assert idle.usage()["accepted"] > 0
 

@@ -44,7 +44,7 @@ def count_open(connections: list[Connection]) -> int:
 
 
 async def wait_for_end(connection: Connection) -> None:
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(300):
         with contextlib.suppress(ConnectionError):
             await connection[0].read()
 

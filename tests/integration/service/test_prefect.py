@@ -55,7 +55,7 @@ async def test_an_end_is_an_build_event_prefect(prefect_api: str, ledger: Ledger
             "resource": {"id": [f"prefect-video.generation.{job.id}"]},
         }
     }
-    async with httpx.AsyncClient(base_url=prefect_api) as client, asyncio.timeout(60):
+    async with httpx.AsyncClient(base_url=prefect_api) as client, asyncio.timeout(300):
         while not (found := (await client.post("/events/filter", json=query)).json()["events"]):
             await asyncio.sleep(0.2)
     assert [line["id"] for line in found] == [str(build_event(job, event)["id"])], "emitted twice, it is one event"
@@ -97,7 +97,7 @@ async def test_a_service_announces_a_budget_that_is_nearly_used_up(
             "resource": {"id": [f"prefect-video.budget.project.{name}"]},
         }
     }
-    async with httpx.AsyncClient(base_url=prefect_api) as client, asyncio.timeout(60):
+    async with httpx.AsyncClient(base_url=prefect_api) as client, asyncio.timeout(300):
         while not (found := (await client.post("/events/filter", json=query)).json()["events"]):
             await asyncio.sleep(0.2)
     assert found[0]["resource"]["prefect-video.environment"] == "production"

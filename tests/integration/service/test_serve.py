@@ -35,7 +35,7 @@ def test_it_serves_until_it_is_interrupted(environment: Path, provider: Emulator
             assert b"prefect_video_webhooks_received_total" in httpx.get(f"{address}/metrics").content
         finally:
             process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=150)
+        out, err = process.communicate(timeout=500)
         assert process.returncode == 0, "for a service, to be ended is the normal end"
         assert "Traceback" not in err, err
         assert "a-token" not in out + err + "".join(lines)

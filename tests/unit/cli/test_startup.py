@@ -46,7 +46,7 @@ def test_what_the_ledger_answers_needs_neither_prefect_nor_anything_else_heavy(
         monkeypatch.delenv("PREFECT_VIDEO_EMULATOR_ENDPOINT")
     arguments = [command, *([film] if command != "jobs" else []), "--json"]
     completed = subprocess.run(
-        [sys.executable, "-c", CALL, *arguments], capture_output=True, text=True, timeout=150, check=False
+        [sys.executable, "-c", CALL, *arguments], capture_output=True, text=True, timeout=500, check=False
     )
     assert completed.returncode == 0, completed.stderr
     assert json.loads(completed.stderr.splitlines()[-1]) == []

@@ -119,7 +119,7 @@ def test_fault_file_is_in_force_from_the_start(emulator_process: EmulatorFactory
 )
 def test_bad_option_gets_one_clear_line(options: list[str], status: int, named: str) -> None:
     command = [sys.executable, "-m", "prefect_video.emulator", "--port", "0", *options]
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=150, check=False)
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=500, check=False)
     assert ended.returncode == status
     assert ended.stdout == ""
     assert named in ended.stderr
