@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from prefect_video._counted import counted
 from prefect_video.errors import InvalidVideo
@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from av.packet import Packet
     from av.video.frame import VideoFrame
     from av.video.stream import VideoStream
+
+_WAITING_LIMIT_BYTES: Final = 32 * 2**20
+"""Size of the packets after a key frame above which the first frame is picture enough."""
 
 
 @dataclass(frozen=True)
@@ -115,6 +118,7 @@ class _PictureSearch:
         self._time = time
         self._is_over = time is None
         self._waiting: list[Packet[VideoStream]] = []
+        self._waiting_bytes = 0
         self._skips_to_key = False
         self._has_begun = False
 
@@ -129,9 +133,12 @@ class _PictureSearch:
         if self._is_over:
             return
         if packet.is_keyframe and not self._has_begun:
-            self._waiting, self._skips_to_key = [], True
+            self._waiting, self._waiting_bytes, self._skips_to_key = [], 0, True
         self._waiting.append(packet)
-        if not packet.size or self._has_reached(packet):
+        self._waiting_bytes += packet.size
+        if self._waiting_bytes > _WAITING_LIMIT_BYTES:
+            self._waiting, self._is_over = [], True
+        elif not packet.size or self._has_reached(packet):
             self._decode()
 
     def _has_reached(self, packet: Packet[VideoStream]) -> bool:
@@ -145,7 +152,7 @@ class _PictureSearch:
             if self._skips_to_key:
                 self._context.flush_buffers()
             self._context.skip_frame = "NONREF"
-        packets, self._waiting = self._waiting, []
+        packets, self._waiting, self._waiting_bytes = self._waiting, [], 0
         try:
             for packet in packets:
                 for frame in packet.decode():

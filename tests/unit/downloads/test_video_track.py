@@ -9,6 +9,7 @@ from typing import Any, cast
 import av
 import pytest
 
+from prefect_video.downloads import video_track
 from prefect_video.downloads.media import find_video_stream, open_container
 from prefect_video.downloads.video_track import Track, read_track
 from tests.support.clips import write_clip
@@ -54,6 +55,17 @@ def test_only_the_way_from_the_last_key_frame_is_decoded(tmp_path: Path, key_fra
     assert track.frames == SECONDS * FPS
     # The first frame is decoded too: it says how the video is displayed.
     assert 2 <= len(decoded) <= most
+
+
+@pytest.mark.parametrize(("key_frames", "limit_bytes", "is_first"), [(500, 200, True), (5, 20_000, False)])
+def test_packets_that_wait_for_the_picture_are_few(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, key_frames: int, limit_bytes: int, is_first: bool
+) -> None:
+    path = write_clip(tmp_path / "clip.mp4", seconds=SECONDS, fps=FPS, key_frames=key_frames)
+    monkeypatch.setattr(video_track, "_WAITING_LIMIT_BYTES", limit_bytes)
+    track = read(path)
+    assert track.frames == SECONDS * FPS
+    assert (track.picture is track.first) == is_first
 
 
 def test_a_damaged_way_to_the_picture_leaves_an_earlier_one(tmp_path: Path) -> None:
