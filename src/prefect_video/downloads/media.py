@@ -339,7 +339,7 @@ def open_container(path: Path, *, ignore_editlist: bool = False) -> InputContain
 
 
 def find_video_stream(container: InputContainer, path: Path) -> VideoStream:
-    """Find the video track of a file; cover art is none.
+    """Find the video track of a file, to be decoded in one thread; cover art is none.
 
     Raises:
         InvalidVideo: There is none, or its codec is not known.

@@ -119,7 +119,6 @@ class _PictureSearch:
         self._is_over = time is None
         self._waiting: list[Packet[VideoStream]] = []
         self._waiting_bytes = 0
-        self._skips_to_key = False
         self._has_begun = False
 
     def compare(self, frame: VideoFrame) -> None:
@@ -133,7 +132,7 @@ class _PictureSearch:
         if self._is_over:
             return
         if packet.is_keyframe and not self._has_begun:
-            self._waiting, self._waiting_bytes, self._skips_to_key = [], 0, True
+            self._waiting, self._waiting_bytes = [], 0
         self._waiting.append(packet)
         self._waiting_bytes += packet.size
         if self._waiting_bytes > _WAITING_LIMIT_BYTES:
@@ -149,7 +148,8 @@ class _PictureSearch:
 
         if not self._has_begun:
             self._has_begun = True
-            if self._skips_to_key:
+            if self._waiting[0].is_keyframe:
+                # What follows the first frame was left out.
                 self._context.flush_buffers()
             self._context.skip_frame = "NONREF"
         packets, self._waiting, self._waiting_bytes = self._waiting, [], 0

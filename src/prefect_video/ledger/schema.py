@@ -65,9 +65,11 @@ async def upgrade(database: Database, revision: str = HEAD) -> None:
             await connection.execute(text(f"SELECT pg_advisory_xact_lock({MIGRATION_LOCK})"))
         current = await connection.run_sync(_current)
         _refuse_newer(current, database)
-        if current != REVISIONS[-1]:
+        if _needs_no_migration(database, current, revision):
+            await connection.run_sync(create_latest_schema, REVISIONS[-1])
+        elif current != REVISIONS[-1]:
             async with _sole_migrator():
-                await connection.run_sync(_migrate, current, revision)
+                await connection.run_sync(_migrate, revision)
 
 
 async def check(database: Database) -> None:
@@ -93,13 +95,16 @@ def _current(connection: Connection) -> str | None:
     return connection.execute(text(f"SELECT version_num FROM {VERSION_TABLE}")).scalar()
 
 
-def _migrate(connection: Connection, current: str | None, revision: str) -> None:
-    if current is None and revision == HEAD and connection.dialect.name == "sqlite":
-        return create_latest_schema(connection, REVISIONS[-1])
+def _needs_no_migration(database: Database, current: str | None, revision: str) -> bool:
+    """Tell whether a ledger is new, and can be made as the latest migration leaves it."""
+    return database.is_sqlite and current is None and revision == HEAD
+
+
+def _migrate(connection: Connection, revision: str) -> None:
     # Alembic takes a while to import and is needed rarely in a ledger's life.
     from prefect_video.ledger.migrations import run_migrations
 
-    return run_migrations(connection, revision)
+    run_migrations(connection, revision)
 
 
 def _refuse_newer(current: str | None, database: Database) -> None:
