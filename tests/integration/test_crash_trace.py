@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import resource
 import signal
 import subprocess
@@ -67,8 +68,8 @@ def test_a_crash_shows_where_every_thread_stood(command: list[str], number: sign
     status, err = crash(command, number, tmp_path)
     assert status == -number
     assert "Fatal Python error" in err
-    assert "most recent call first" in err
-    assert "asyncio/runners.py" in err
+    # Which frames they are depends on the moment: within a statement of SQLAlchemy only those of its greenlet are seen.
+    assert re.search(r'^Current thread .*\(most recent call first\):\n  File "', err, re.MULTILINE), err
 
 
 def test_a_trace_that_goes_elsewhere_still_goes_there(tmp_path: Path) -> None:
