@@ -315,24 +315,27 @@ def _read(path: Path) -> str:
 
 def _parse(text: str, path: Path) -> tuple[Any, dict[FieldPath, int]]:
     """Parse a file into its data and the line of each field; JSON is read as YAML for its lines only."""
+    is_json = path.suffix.lower() == ".json"
+    lines: dict[FieldPath, int] = {}
     try:
-        node = yaml.compose(text, Loader=_Loader)
-        lines = _find_lines(node, path) if node is not None else {}
-        if node is not None and path.suffix.lower() != ".json":
+        loader = _Loader(text)
+        node = loader.get_single_node()
+        if node is not None:
+            lines = _find_lines(node, path)
+        if not is_json:
+            if node is None:
+                return None, lines
             _check_texts(node, text, path)
-    except yaml.YAMLError as error:
-        if path.suffix.lower() != ".json":
+            # Last, as it puts merged mappings in their place.
+            return loader.construct_document(node), lines
+    except (yaml.YAMLError, ValueError) as error:
+        if not is_json:
             raise InvalidInput(_describe_yaml_error(error, path)) from error
         lines = {}  # JSON allows characters that YAML does not, such as tabs; the parser below decides.
-    if path.suffix.lower() == ".json":
-        try:
-            return json.loads(text), lines
-        except ValueError as error:
-            raise InvalidInput(f"{path}: not valid JSON: {error}") from error
     try:
-        return yaml.load(text, Loader=_Loader), lines
-    except (yaml.YAMLError, ValueError) as error:
-        raise InvalidInput(_describe_yaml_error(error, path)) from error
+        return json.loads(text), lines
+    except ValueError as error:
+        raise InvalidInput(f"{path}: not valid JSON: {error}") from error
 
 
 def _describe_yaml_error(error: Exception, path: Path) -> str:

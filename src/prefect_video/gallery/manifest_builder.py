@@ -118,21 +118,20 @@ class _Builder:
     def __init__(self, facts: ProjectFacts, store: Store) -> None:
         self._facts = facts
         self._store = store
-        self._rows: dict[TakeKey, list[Job]] = defaultdict(list)
+        self._rows: dict[str, dict[int, list[Job]]] = defaultdict(lambda: defaultdict(list))
         for job in facts.jobs:
-            self._rows[job.shot.id, job.take].append(job)
-        self._copies: dict[TakeKey, list[tuple[Job, Asset]]] = defaultdict(list)
+            self._rows[job.shot.id][job.take].append(job)
+        self._copies: dict[str, dict[int, list[tuple[Job, Asset]]]] = defaultdict(lambda: defaultdict(list))
         for job, asset in facts.copies:
-            self._copies[asset.shot_id, asset.take].append((job, asset))
+            self._copies[asset.shot_id][asset.take].append((job, asset))
         self._previous = {shot.id: shot for shot in facts.previous.shots} if facts.previous else {}
         self._requested = {shot.id: shot for shot in facts.project.shots} if facts.project else {}
 
     def build_shots(self) -> Iterable[ShotRecord]:
         """Build all shots: those of the project in its order, then those that were removed from it."""
-        first_seen = {key[0]: rows[-1].created_at for key, rows in reversed(self._rows.items())}
+        first_seen = {shot_id: next(iter(takes.values()))[-1].created_at for shot_id, takes in self._rows.items()}
         recorded = sorted(first_seen, key=lambda shot_id: (first_seen[shot_id], shot_id))
-        copied = [shot_id for shot_id, _ in self._copies]
-        order = dict.fromkeys([*self._requested, *self._previous, *recorded, *copied])
+        order = dict.fromkeys([*self._requested, *self._previous, *recorded, *self._copies])
         shots = [shot for shot_id in order if (shot := self._build_shot(shot_id))]
         return sorted(shots, key=lambda shot: not shot.in_project)
 
@@ -143,7 +142,7 @@ class _Builder:
         if newest is None:
             # Only the manifest that is replaced knows it: no run has begun it.
             return previous if in_project else None
-        numbers = {number for key, number in (*self._rows, *self._copies) if key == shot_id}
+        numbers = {*self._rows.get(shot_id, ()), *self._copies.get(shot_id, ())}
         last = self._requested[shot_id].takes if shot_id in self._requested else max({newest.takes, *numbers})
         takes: list[TakeRecord] = []
         earlier: list[TakeRecord] = []
@@ -165,23 +164,19 @@ class _Builder:
         """Return the shot as the project file has it, else as the newest row, or the original of a copy, records it."""
         if shot_id in self._requested:
             return self._requested[shot_id]
-        rows = [rows[0] for (row_id, _), rows in self._rows.items() if row_id == shot_id]
-        if rows:
-            return max(rows, key=lambda job: job.created_at).shot
-        originals = [job for (copy_id, _), copies in self._copies.items() if copy_id == shot_id for job, _ in copies]
-        return (
-            originals[0].shot.model_copy(
-                update={"id": shot_id, "depends_on": (), "continue_from": None, "remix_of": None}
-            )
-            if originals
-            else None
-        )
+        if rows := self._rows.get(shot_id):
+            return max((jobs[0] for jobs in rows.values()), key=lambda job: job.created_at).shot
+        for copies in self._copies.get(shot_id, {}).values():
+            original, _ = copies[0]
+            alone = {"id": shot_id, "depends_on": (), "continue_from": None, "remix_of": None}
+            return original.shot.model_copy(update=alone)
+        return None
 
     def _build_takes(self, shot: Shot, number: int) -> tuple[TakeRecord, list[TakeRecord]]:
         """Build the current record of a take, and its earlier versions and attempts, newest first."""
-        key = shot.id, number
-        rows, copies = self._rows.get(key, []), self._copies.get(key, [])
-        outcome = self._facts.outcomes.get(key)
+        rows = self._rows.get(shot.id, {}).get(number, [])
+        copies = self._copies.get(shot.id, {}).get(number, [])
+        outcome = self._facts.outcomes.get((shot.id, number))
         asset = outcome.asset if outcome else None
         current = _find_current(rows, asset)
         copy = _find_copy(copies, asset, current)

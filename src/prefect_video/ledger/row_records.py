@@ -24,8 +24,11 @@ logger = logging.getLogger(__name__)
 _Value = TypeVar("_Value")
 _Record = TypeVar("_Record", bound=BaseModel)
 
-_RECENT: Final = 256
-"""Records of a kind that are kept: each step of a job reads its row, and a shot is costly to validate."""
+_RECENT: Final = 2048
+"""Records of a kind that are kept: each step of a job reads its row, and a shot is costly to validate.
+
+A project that is stored is read four times by one run, so that fewer than its shots would help with none of them.
+"""
 
 _REMEDIES: Final[Mapping[str, str]] = {
     "asset": "the sidecar beside the video holds the record",

@@ -392,10 +392,11 @@ class LateShots:
         within = policy.within_hours
         requests = []
         for shot_id, siblings in self._takes.items():
-            ended = [report for report in reports if report.shot_id == shot_id]
             stored = self._stored_jobs.get(shot_id)
-            is_open = any(report.status in ("in_flight", "waiting") for report in ended)
-            if not needs_approval(siblings[0].shot) or is_open or not stored or self._chosen(shot_id) is not None:
+            if not needs_approval(siblings[0].shot) or not stored or self._chosen(shot_id) is not None:
+                continue
+            ended = [report for report in reports if report.shot_id == shot_id]
+            if any(report.status in ("in_flight", "waiting") for report in ended):
                 continue
             requests.append(
                 ApprovalRequest(

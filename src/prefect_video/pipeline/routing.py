@@ -170,6 +170,7 @@ async def build_take_requests(
     images = images or ImageLoader(sessions[0], project.name, accepts_store=options.accepts_store)
     problems: dict[str, list[str]] = {}
     takes: list[TakeRequest] = []
+    originals = {shot.remix_of for shot in project.shots}
     for shot in project.shots:
         if parents is not None and shot.id not in parents:
             continue
@@ -179,7 +180,7 @@ async def build_take_requests(
                 takes.append(await _build_clip_take(shot, project, sessions[0], options))
                 continue
             continuing = _with_parent(shot, parent)
-            routes, refusals = await routes_for(continuing, project, _accounts_for(shot, project, accounts, parent))
+            routes, refusals = await routes_for(continuing, project, _accounts_for(shot, originals, accounts, parent))
             # Sorting is stable: among healthy accounts, and among unhealthy ones, the order stays.
             routes.sort(key=lambda route: id(route.session) in unhealthy)
             # A remix is made where its original was, and like it: there is nothing to give up.
@@ -216,12 +217,12 @@ def _with_parent(shot: Shot, parent: Parent | None) -> Shot:
 
 
 def _accounts_for(
-    shot: Shot, project: Project, accounts: Sequence[Session], parent: Parent | None
+    shot: Shot, originals: Collection[str | None], accounts: Sequence[Session], parent: Parent | None
 ) -> Sequence[Session]:
     """Return the accounts that may make a shot: a remix only that of its original, which only those that remix make."""
     if parent is not None and parent.session is not None:
         return [parent.session]
-    if not any(other.remix_of == shot.id for other in project.shots):
+    if shot.id not in originals:
         return accounts
     return [account for account in accounts if account.provider.capabilities_for(shot).can_remix] or accounts
 

@@ -13,11 +13,11 @@ import threading
 import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
-from functools import partial
+from functools import lru_cache, partial
 from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import Final, TypeVar
-from urllib.parse import unquote, urlsplit
+from urllib.parse import quote_from_bytes, unquote, urlsplit
 
 from prefect_video._shield import run_in_thread, shielded
 from prefect_video.errors import InvalidInput, StoreError
@@ -36,6 +36,8 @@ _CHUNK_BYTES: Final = 2**20
 _BATCH_FILES: Final = 1000
 _UNFINISHED: Final = ".unfinished"
 _NO_LINKS: Final = LinkOptions()
+_RECENT_PATHS: Final = 4096
+"""Paths that are kept: a run asks for those of each of its files about ten times."""
 
 _T = TypeVar("_T")
 
@@ -56,6 +58,7 @@ class LocalStore:
         self.links = links
         self.url = root.as_uri()
         self._durable_folders: set[Path] = set()
+        self._prefix = os.path.join(root, "")
 
     @classmethod
     def open(cls, url: str, links: LinkOptions = _NO_LINKS) -> LocalStore:
@@ -64,7 +67,7 @@ class LocalStore:
         Raises:
             InvalidInput: The URL names another host or nothing.
         """
-        path = _path_from_url(url) if url.lower().startswith("file://") else Path(url).expanduser()
+        path = _read_path(url) if url.lower().startswith("file://") else Path(url).expanduser()
         if not url.strip() or "\0" in url:
             raise InvalidInput("store: the path is empty or unreadable; use a path or file:///folder")
         return cls(Path(os.path.realpath(path)), links)
@@ -218,24 +221,37 @@ class LocalStore:
         return self.links.public_address(self.url, self.canonical_uri(uri))
 
     def owns(self, uri: str) -> bool:
-        if not uri.startswith("file://"):
-            return False
-        try:
-            path = _path_from_url(uri)
-        except InvalidInput:
-            return False
-        return self._is_inside(path) or self._is_inside(Path(os.path.realpath(path)))
-
-    def _is_inside(self, path: Path) -> bool:
-        return path != self.root and path.is_relative_to(self.root)
+        return self._find_path(uri) is not None
 
     def canonical_uri(self, uri: str) -> str:
-        path = self._path_in_store(uri)
-        return (path if self._is_inside(path) else Path(os.path.realpath(path))).as_uri()
+        return _write_url(self._require_path(uri))
+
+    def _find_path(self, uri: str) -> str | None:
+        """Return the path of a file of this store, below its root by name; None for a URI of anything else."""
+        # Texts, as a project of a thousand shots asks ten thousand times: `Path` would take ten times as long.
+        if not uri.startswith("file://"):
+            return None
+        try:
+            path = _read_path(uri)
+        except InvalidInput:
+            return None
+        if self._is_below_root(path):
+            return path
+        real = os.path.realpath(path)
+        return real if self._is_below_root(real) else None
+
+    def _is_below_root(self, path: str) -> bool:
+        return path.startswith(self._prefix) and path != self._prefix
+
+    def _require_path(self, uri: str) -> str:
+        path = self._find_path(uri)
+        if path is None:
+            raise InvalidInput(f"{uri}: lies outside the store {self.url}")
+        return path
 
     def is_at(self, url: str) -> bool:
         try:
-            return url.startswith("file://") and os.path.realpath(_path_from_url(url)) == str(self.root)
+            return url.startswith("file://") and os.path.realpath(_read_path(url)) == str(self.root)
         except InvalidInput:
             return False
 
@@ -252,9 +268,7 @@ class LocalStore:
         """Do nothing: a folder holds no connections."""
 
     def _path_in_store(self, uri: str) -> Path:
-        if not self.owns(uri):
-            raise InvalidInput(f"{uri}: lies outside the store {self.url}")
-        return _path_from_url(uri)
+        return Path(self._require_path(uri))
 
     def _translate_errors(self, path: Path, action: Callable[[], _T]) -> Callable[[], _T]:
         def run() -> _T:
@@ -431,12 +445,17 @@ def _remove_stale(root: Path) -> int:
     return removed
 
 
-def _path_from_url(url: str) -> Path:
+@lru_cache(_RECENT_PATHS)
+def _read_path(url: str) -> str:
     parts = urlsplit(url)
     path = unquote(parts.path)
     if parts.netloc not in ("", "localhost") or not path.startswith("/") or "\0" in path:
         raise InvalidInput(f"store {url}: a local folder is written file:///absolute/folder")
-    return Path(os.path.normpath(path))
+    return os.path.normpath(path)
+
+
+def _write_url(path: str) -> str:
+    return f"file://{quote_from_bytes(os.fsencode(path))}"
 
 
 def _build_error(path: Path, error: OSError) -> StoreError:
