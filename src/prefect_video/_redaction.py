@@ -26,6 +26,9 @@ _PART_LENGTH: Final = 8
 """Characters from which a key, or a part of one, is found inside of words too; a shorter one only as a word."""
 LONGEST_TEXT: Final = 20_000
 """Characters of a text that are looked at; the rest is left out, as no message is that long."""
+_RECENT: Final = 256
+"""Texts that are kept, up to `_RECENT_LENGTH` characters each."""
+_RECENT_LENGTH: Final = 200
 _BASE64: Final = re.compile(r"(?:[A-Za-z0-9+/_=-]|\\{1,8}/|\\{1,8}u00[0-9A-Fa-f]{2}|%(?:25){0,3}[0-9A-Fa-f]{2}){2,}")
 _ESCAPE: Final = re.compile(r"\\{1,8}(?:u00|x)([0-9A-Fa-f]{2})|%(?:25){0,3}([0-9A-Fa-f]{2})|\\{1,8}(?=/)")
 _HEX: Final = re.compile(
@@ -52,6 +55,7 @@ class Redaction:
         # The longest first: what is left of a longer key could not be found any more.
         patterns = [_compile(part, plain=False).pattern for part in sorted(parts, key=len, reverse=True)]
         self._pattern = re.compile("|".join(patterns)) if patterns else None
+        self._find = lru_cache(_RECENT)(self._redact)
 
     @classmethod
     def from_header(cls, authorization: str | None) -> Self:
@@ -63,6 +67,11 @@ class Redaction:
         # No spelling is shorter than the key itself.
         if self._pattern is None or len(text) < self._shortest:
             return text
+        # Most texts are headers, and the same in each response.
+        return self._find(text) if len(text) <= _RECENT_LENGTH else self._redact(text)
+
+    def _redact(self, text: str) -> str:
+        assert self._pattern is not None
         text = _BASE64.sub(self._replace_base64, text[:LONGEST_TEXT])
         text = _HEX.sub(self._replace_hex, text)
         # Apart, as a key may be a word of what stands for it.

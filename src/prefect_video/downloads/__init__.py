@@ -5,7 +5,11 @@ the records (`errors`, `shots`, `generations`, `assets`).
 """
 
 from prefect_video.downloads.client import DEFAULT_SETTINGS, DownloadSettings
-from prefect_video.downloads.content_credentials import read_content_credentials, require_reader
+from prefect_video.downloads.content_credentials import (
+    no_content_credentials,
+    read_content_credentials,
+    require_reader,
+)
 from prefect_video.downloads.decoder_threads import decode_in_thread
 from prefect_video.downloads.images import (
     IMAGE_LIMIT_BYTES,
@@ -47,6 +51,7 @@ __all__ = [
     "find_mismatches",
     "load_finished",
     "measure_content",
+    "no_content_credentials",
     "open_download_client",
     "origin",
     "parse_image",

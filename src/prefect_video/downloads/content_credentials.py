@@ -57,10 +57,15 @@ def read_content_credentials(path: Path, *, promised: bool = False) -> ContentCr
         with path.open("rb") as file, Reader("video/mp4", file, context=_offline_context()) as reader:
             return _describe(json.loads(reader.json()), promised)
     except C2paError.ManifestNotFound:
-        return ContentCredentials(state="absent", promised=promised)
+        return no_content_credentials(promised=promised)
     except (C2paError, ValueError, TypeError, AttributeError) as error:
         # The last three: a manifest is a stranger's JSON, and may have any shape.
         return ContentCredentials(state="invalid", promised=promised, problems=(_first_line(error),))
+
+
+def no_content_credentials(*, promised: bool = False) -> ContentCredentials | None:
+    """Return what `read_content_credentials` does for a file without a manifest."""
+    return ContentCredentials(state="absent", promised=promised) if can_read_credentials() else None
 
 
 @cache

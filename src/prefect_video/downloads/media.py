@@ -66,6 +66,7 @@ class Media:
         pixel_ratio: Width to height of a pixel.
         trailing_bytes: Bytes behind the last box of an MP4, which belong to no part of it.
         has_audio: Whether there is a sound track.
+        may_be_signed: Whether there may be a C2PA manifest; a clean MP4 has it, or the link to it, in a `uuid` box.
         thumbnail: JPEG of the frame at a third of the video, at most 480 pixels wide; None where none can be made.
     """
 
@@ -80,6 +81,7 @@ class Media:
     pixel_ratio: Fraction = Fraction(1)
     trailing_bytes: int = 0
     has_audio: bool = False
+    may_be_signed: bool = True
     thumbnail: bytes | None = field(default=None, repr=False)
 
 
@@ -121,6 +123,7 @@ def probe(path: Path) -> Media:
             pixel_ratio=stream.sample_aspect_ratio or Fraction(1),
             trailing_bytes=layout.trailing_bytes,
             has_audio=bool(container.streams.audio),
+            may_be_signed=layout.has_uuid_box or not layout.is_mp4 or layout.trailing_bytes > 0,
             thumbnail=_make_thumbnail(track.picture, path),
         )
 
@@ -249,11 +252,13 @@ class _Layout:
     Attributes:
         is_mp4: Whether it consists of boxes at all.
         begins_with_brand: Whether the first one is `ftyp`; True for a file without boxes.
+        has_uuid_box: Whether one is `uuid`, for what MP4 itself does not know.
         trailing_bytes: Bytes behind the last box.
     """
 
     is_mp4: bool = True
     begins_with_brand: bool = True
+    has_uuid_box: bool = False
     trailing_bytes: int = 0
 
 
@@ -269,21 +274,23 @@ def _read_layout(path: Path) -> _Layout:
         head = file.read(16)
         if head[4:8] not in _BOXES:
             return _Layout(is_mp4=False)
-        begins_with_brand = head[4:8] == b"ftyp"
-        position, has_index = 0, False
+        first = head[4:8]
+        position, kinds = 0, set[bytes]()
+        trailing_bytes = 0
         while position < size:
             file.seek(position)
             head = file.read(16)
             kind, end = head[4:8], _find_box_end(head, position, size)
             if end is None or (end > size and kind not in _BOXES):
-                if has_index:
-                    return _Layout(begins_with_brand=begins_with_brand, trailing_bytes=size - position)
+                if b"moov" in kinds:
+                    trailing_bytes = size - position
+                    break
                 raise InvalidVideo(f"{path.name}: cut short or no readable MP4 from byte {position} on")
             if end > size:
                 raise InvalidVideo(f"{path.name}: cut short, {size} of at least {end} bytes are there")
-            has_index |= kind == b"moov"
+            kinds.add(kind)
             position = end
-    return _Layout(begins_with_brand=begins_with_brand)
+    return _Layout(begins_with_brand=first == b"ftyp", has_uuid_box=b"uuid" in kinds, trailing_bytes=trailing_bytes)
 
 
 def _find_box_end(head: bytes, position: int, size: int) -> int | None:

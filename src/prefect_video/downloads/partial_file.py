@@ -132,8 +132,14 @@ class PartialFile:
             raise self._build_error(error) from error
 
     def truncate(self, version: Version) -> None:
-        """Discard all bytes; the next chunk is the beginning of the given version."""
+        """Discard all bytes; the next chunk is the beginning of the given version.
+
+        Raises:
+            StoreError: A file of its size has no room; a disk that fills up halfway fails the other downloads too.
+        """
         file = self._opened
+        if version.total is not None:
+            self.check_free_space(version.total - self.size)
         try:
             # Before the version is written: a crash in between leaves an empty part, not old bytes under a new version.
             file.truncate(0)

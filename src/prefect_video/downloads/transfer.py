@@ -345,8 +345,8 @@ class _Transfer:
                 # Appended, these bytes would make one file out of two.
                 self._start_over("answered another range or version than was requested")
             self._check_size(version.total)
-            if version.total is not None:
-                # Before the first byte: a disk that fills up halfway fails the other downloads too.
+            if version.total is not None and response.status_code != 200:
+                # Before the first byte, as `truncate` does where all of them come.
                 await run_in_thread(file.check_free_space, version.total - offset)
             await self._write(response, version)
 

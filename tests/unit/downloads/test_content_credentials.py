@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from prefect_video.downloads import content_credentials as module
-from prefect_video.downloads import read_content_credentials, require_reader
+from prefect_video.downloads import no_content_credentials, probe, read_content_credentials, require_reader
 from prefect_video.errors import InvalidInput
 from tests.support.clips import write_clip
 from tests.support.content_credentials import sign_video
@@ -55,10 +55,18 @@ def test_absence_is_a_flaw_only_where_a_manifest_is_promised(unsigned: Path) -> 
     assert flaws == {True: "it has no C2PA manifest, although the provider promises one", False: None}
 
 
+def test_the_boxes_of_a_video_show_where_there_can_be_no_manifest(signed: Path, unsigned: Path, tmp_path: Path) -> None:
+    foreign = tmp_path / "foreign.mp4"
+    foreign.write_bytes(unsigned.read_bytes() + (24).to_bytes(4) + b"uuid" + bytes(16))
+    assert [probe(path).may_be_signed for path in (signed, foreign, unsigned)] == [True, True, False]
+    assert no_content_credentials(promised=True) == read_content_credentials(unsigned, promised=True)
+
+
 def test_without_the_reader_nothing_is_read_and_asking_for_it_names_the_extra(
     signed: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "find_spec", lambda name: None)
     assert read_content_credentials(signed) is None
+    assert no_content_credentials() is None
     with pytest.raises(InvalidInput, match=r"pip install 'prefect-video\[c2pa\]'"):
         require_reader()

@@ -6,12 +6,20 @@ import asyncio
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
-from prefect_video.assets import MANUAL
-from prefect_video.downloads import Downloaded, decode_in_thread, probe, read_content_credentials
+from prefect_video.assets import MANUAL, ContentCredentials
+from prefect_video.downloads import (
+    Downloaded,
+    Media,
+    decode_in_thread,
+    no_content_credentials,
+    probe,
+    read_content_credentials,
+)
 from prefect_video.errors import StoreError
 from prefect_video.ledger import Job, State
 from prefect_video.pipeline.steps.spans import traced_step
 from prefect_video.pipeline.steps.store_identity import claim_store
+from prefect_video.providers import Capabilities
 from prefect_video.session import Session, SessionEvent
 from prefect_video.storage import AssetDraft, LedgerReference, publish_video
 
@@ -41,9 +49,7 @@ async def store(session: Session, job: Job, downloaded: Downloaded, *, accepted:
     media = downloaded.media
     if media is None:
         media = await decode_in_thread(probe, downloaded.path)
-    # Read from the provider's own bytes, which are stored untouched; any later edit would lose the manifest.
-    promised = session.provider.capabilities_for(job.shot).content_credentials
-    credentials = await asyncio.to_thread(read_content_credentials, downloaded.path, promised=promised)
+    credentials = await _read_credentials(downloaded, media, session.provider.capabilities_for(job.shot))
     session.notify(SessionEvent.BEFORE_PUBLISH, job)
     try:
         store_id = await claim_store(session)
@@ -61,6 +67,14 @@ async def store(session: Session, job: Job, downloaded: Downloaded, *, accepted:
     await asyncio.to_thread(downloaded.path.unlink, missing_ok=True)
     session.notify(SessionEvent.STORED, job)
     return job
+
+
+async def _read_credentials(downloaded: Downloaded, media: Media, made_by: Capabilities) -> ContentCredentials | None:
+    """Read the C2PA manifest from the provider's own bytes, which are stored untouched; any edit would lose it."""
+    promised = made_by.content_credentials
+    if not media.may_be_signed:
+        return no_content_credentials(promised=promised)
+    return await asyncio.to_thread(read_content_credentials, downloaded.path, promised=promised)
 
 
 def asset_draft(job: Job, ledger_id: str) -> AssetDraft:
