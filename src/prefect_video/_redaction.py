@@ -55,7 +55,7 @@ class Redaction:
         # The longest first: what is left of a longer key could not be found any more.
         patterns = [_compile(part, plain=False).pattern for part in sorted(parts, key=len, reverse=True)]
         self._pattern = re.compile("|".join(patterns)) if patterns else None
-        self._find = lru_cache(_RECENT)(self._redact)
+        self._redact_recent = lru_cache(_RECENT)(self._redact)
 
     @classmethod
     def from_header(cls, authorization: str | None) -> Self:
@@ -64,14 +64,13 @@ class Redaction:
 
     def text(self, text: str) -> str:
         """Return a text without the keys, however they are encoded in it."""
+        # Most texts are headers, and the same in each response.
+        return self._redact_recent(text) if len(text) <= _RECENT_LENGTH else self._redact(text)
+
+    def _redact(self, text: str) -> str:
         # No spelling is shorter than the key itself.
         if self._pattern is None or len(text) < self._shortest:
             return text
-        # Most texts are headers, and the same in each response.
-        return self._find(text) if len(text) <= _RECENT_LENGTH else self._redact(text)
-
-    def _redact(self, text: str) -> str:
-        assert self._pattern is not None
         text = _BASE64.sub(self._replace_base64, text[:LONGEST_TEXT])
         text = _HEX.sub(self._replace_hex, text)
         # Apart, as a key may be a word of what stands for it.

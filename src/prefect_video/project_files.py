@@ -314,23 +314,30 @@ def _read(path: Path) -> str:
 
 
 def _parse(text: str, path: Path) -> tuple[Any, dict[FieldPath, int]]:
-    """Parse a file into its data and the line of each field; JSON is read as YAML for its lines only."""
-    is_json = path.suffix.lower() == ".json"
-    lines: dict[FieldPath, int] = {}
+    """Parse a file into its data and the line of each field."""
+    return _parse_json(text, path) if path.suffix.lower() == ".json" else _parse_yaml(text, path)
+
+
+def _parse_yaml(text: str, path: Path) -> tuple[Any, dict[FieldPath, int]]:
     try:
         loader = _Loader(text)
         node = loader.get_single_node()
-        if node is not None:
-            lines = _find_lines(node, path)
-        if not is_json:
-            if node is None:
-                return None, lines
-            _check_texts(node, text, path)
-            # Last, as it puts merged mappings in their place.
-            return loader.construct_document(node), lines
+        if node is None:
+            return None, {}
+        lines = _find_lines(node, path)
+        _check_texts(node, text, path)
+        # Last, as it puts merged mappings in their place.
+        return loader.construct_document(node), lines
     except (yaml.YAMLError, ValueError) as error:
-        if not is_json:
-            raise InvalidInput(_describe_yaml_error(error, path)) from error
+        raise InvalidInput(_describe_yaml_error(error, path)) from error
+
+
+def _parse_json(text: str, path: Path) -> tuple[Any, dict[FieldPath, int]]:
+    """Parse JSON, which is read as YAML for its lines only."""
+    try:
+        node = yaml.compose(text, Loader=_Loader)
+        lines = _find_lines(node, path) if node is not None else {}
+    except yaml.YAMLError:
         lines = {}  # JSON allows characters that YAML does not, such as tabs; the parser below decides.
     try:
         return json.loads(text), lines

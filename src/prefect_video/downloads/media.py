@@ -276,21 +276,19 @@ def _read_layout(path: Path) -> _Layout:
             return _Layout(is_mp4=False)
         first = head[4:8]
         position, kinds = 0, set[bytes]()
-        trailing_bytes = 0
         while position < size:
             file.seek(position)
             head = file.read(16)
             kind, end = head[4:8], _find_box_end(head, position, size)
             if end is None or (end > size and kind not in _BOXES):
                 if b"moov" in kinds:
-                    trailing_bytes = size - position
                     break
                 raise InvalidVideo(f"{path.name}: cut short or no readable MP4 from byte {position} on")
             if end > size:
                 raise InvalidVideo(f"{path.name}: cut short, {size} of at least {end} bytes are there")
             kinds.add(kind)
             position = end
-    return _Layout(begins_with_brand=first == b"ftyp", has_uuid_box=b"uuid" in kinds, trailing_bytes=trailing_bytes)
+    return _Layout(begins_with_brand=first == b"ftyp", has_uuid_box=b"uuid" in kinds, trailing_bytes=size - position)
 
 
 def _find_box_end(head: bytes, position: int, size: int) -> int | None:

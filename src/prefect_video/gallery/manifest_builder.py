@@ -166,11 +166,13 @@ class _Builder:
             return self._requested[shot_id]
         if rows := self._rows.get(shot_id):
             return max((jobs[0] for jobs in rows.values()), key=lambda job: job.created_at).shot
-        for copies in self._copies.get(shot_id, {}).values():
-            original, _ = copies[0]
-            alone = {"id": shot_id, "depends_on": (), "continue_from": None, "remix_of": None}
-            return original.shot.model_copy(update=alone)
-        return None
+        copies = next(iter(self._copies.get(shot_id, {}).values()), None)
+        if copies is None:
+            return None
+        original, _ = copies[0]
+        return original.shot.model_copy(
+            update={"id": shot_id, "depends_on": (), "continue_from": None, "remix_of": None}
+        )
 
     def _build_takes(self, shot: Shot, number: int) -> tuple[TakeRecord, list[TakeRecord]]:
         """Build the current record of a take, and its earlier versions and attempts, newest first."""

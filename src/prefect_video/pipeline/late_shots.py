@@ -81,6 +81,13 @@ def _score(report: ShotReport) -> float:
     return report.quality.score if report.quality else -1.0
 
 
+def _group_by_shot(reports: Iterable[ShotReport]) -> dict[str, list[ShotReport]]:
+    by_shot: dict[str, list[ShotReport]] = {}
+    for report in reports:
+        by_shot.setdefault(report.shot_id, []).append(report)
+    return by_shot
+
+
 def needs_approval(shot: Shot) -> bool:
     """Return True where a human decides about the stored takes of a shot."""
     return bool(shot.approve) or (shot.choose == "human" and shot.takes > 1)
@@ -326,16 +333,15 @@ class LateShots:
 
     async def choose_best(self, reports: Sequence[ShotReport]) -> None:
         """Choose the take of best quality of each shot whose takes have all ended, where the best counts."""
-        by_shot: dict[str, list[ShotReport]] = {}
-        for report in reports:
-            if (siblings := self._takes[report.shot_id])[0].shot.choose == "best" and len(siblings) > 1:
-                by_shot.setdefault(report.shot_id, []).append(report)
-        for shot_id, ended in by_shot.items():
+        for shot_id, ended in _group_by_shot(reports).items():
+            siblings = self._takes[shot_id]
+            if siblings[0].shot.choose != "best" or len(siblings) == 1:
+                continue
             stored = [report for report in ended if report.status == "stored"]
             if stored and not any(report.status in ("in_flight", "waiting") for report in ended):
                 # Of equals the first: the order of takes decides, not that of their ends.
                 best = max(stored, key=lambda report: (_score(report), -report.take))
-                take = next(take for take in self._takes[shot_id] if take.number == best.take)
+                take = next(take for take in siblings if take.number == best.take)
                 assert best.asset is not None
                 await self._choose(take, best.asset.fingerprint)
 
@@ -354,9 +360,7 @@ class LateShots:
 
     def add_decisions(self, reports: Sequence[ShotReport]) -> list[ShotReport]:
         """Add to the reports which takes were chosen, what a human is to choose, and the shots that were dropped."""
-        by_shot: dict[str, list[ShotReport]] = {}
-        for report in reports:
-            by_shot.setdefault(report.shot_id, []).append(self._add_choice(report))
+        by_shot = _group_by_shot(map(self._add_choice, reports))
         for shot in self.project.shots:
             if self._is_dropped(shot.id):
                 by_choice = f"it was dropped by {self._choices[shot.id].decided_by}"
@@ -390,13 +394,13 @@ class LateShots:
         """Record in the ledger which shots wait for a human now that all their takes have ended."""
         asked_at, session, policy = datetime.now(UTC), self.sessions[0], self.project.approval
         within = policy.within_hours
+        by_shot = _group_by_shot(reports)
         requests = []
         for shot_id, siblings in self._takes.items():
             stored = self._stored_jobs.get(shot_id)
-            if not needs_approval(siblings[0].shot) or not stored or self._chosen(shot_id) is not None:
-                continue
-            ended = [report for report in reports if report.shot_id == shot_id]
-            if any(report.status in ("in_flight", "waiting") for report in ended):
+            ended = by_shot.get(shot_id, [])
+            is_open = any(report.status in ("in_flight", "waiting") for report in ended)
+            if not needs_approval(siblings[0].shot) or is_open or not stored or self._chosen(shot_id) is not None:
                 continue
             requests.append(
                 ApprovalRequest(

@@ -17,7 +17,7 @@ from functools import lru_cache, partial
 from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import Final, TypeVar
-from urllib.parse import quote_from_bytes, unquote, urlsplit
+from urllib.parse import unquote, urlsplit
 
 from prefect_video._shield import run_in_thread, shielded
 from prefect_video.errors import InvalidInput, StoreError
@@ -224,7 +224,7 @@ class LocalStore:
         return self._find_path(uri) is not None
 
     def canonical_uri(self, uri: str) -> str:
-        return _write_url(self._require_path(uri))
+        return self._path_in_store(uri).as_uri()
 
     def _find_path(self, uri: str) -> str | None:
         """Return the path of a file of this store, below its root by name; None for a URI of anything else."""
@@ -242,12 +242,6 @@ class LocalStore:
 
     def _is_below_root(self, path: str) -> bool:
         return path.startswith(self._prefix) and path != self._prefix
-
-    def _require_path(self, uri: str) -> str:
-        path = self._find_path(uri)
-        if path is None:
-            raise InvalidInput(f"{uri}: lies outside the store {self.url}")
-        return path
 
     def is_at(self, url: str) -> bool:
         try:
@@ -268,7 +262,10 @@ class LocalStore:
         """Do nothing: a folder holds no connections."""
 
     def _path_in_store(self, uri: str) -> Path:
-        return Path(self._require_path(uri))
+        path = self._find_path(uri)
+        if path is None:
+            raise InvalidInput(f"{uri}: lies outside the store {self.url}")
+        return Path(path)
 
     def _translate_errors(self, path: Path, action: Callable[[], _T]) -> Callable[[], _T]:
         def run() -> _T:
@@ -452,10 +449,6 @@ def _read_path(url: str) -> str:
     if parts.netloc not in ("", "localhost") or not path.startswith("/") or "\0" in path:
         raise InvalidInput(f"store {url}: a local folder is written file:///absolute/folder")
     return os.path.normpath(path)
-
-
-def _write_url(path: str) -> str:
-    return f"file://{quote_from_bytes(os.fsencode(path))}"
 
 
 def _build_error(path: Path, error: OSError) -> StoreError:

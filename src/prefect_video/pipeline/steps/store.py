@@ -19,7 +19,6 @@ from prefect_video.errors import StoreError
 from prefect_video.ledger import Job, State
 from prefect_video.pipeline.steps.spans import traced_step
 from prefect_video.pipeline.steps.store_identity import claim_store
-from prefect_video.providers import Capabilities
 from prefect_video.session import Session, SessionEvent
 from prefect_video.storage import AssetDraft, LedgerReference, publish_video
 
@@ -49,7 +48,8 @@ async def store(session: Session, job: Job, downloaded: Downloaded, *, accepted:
     media = downloaded.media
     if media is None:
         media = await decode_in_thread(probe, downloaded.path)
-    credentials = await _read_credentials(downloaded, media, session.provider.capabilities_for(job.shot))
+    promised = session.provider.capabilities_for(job.shot).content_credentials
+    credentials = await _read_credentials(downloaded, media, promised=promised)
     session.notify(SessionEvent.BEFORE_PUBLISH, job)
     try:
         store_id = await claim_store(session)
@@ -69,9 +69,8 @@ async def store(session: Session, job: Job, downloaded: Downloaded, *, accepted:
     return job
 
 
-async def _read_credentials(downloaded: Downloaded, media: Media, made_by: Capabilities) -> ContentCredentials | None:
+async def _read_credentials(downloaded: Downloaded, media: Media, *, promised: bool) -> ContentCredentials | None:
     """Read the C2PA manifest from the provider's own bytes, which are stored untouched; any edit would lose it."""
-    promised = made_by.content_credentials
     if not media.may_be_signed:
         return no_content_credentials(promised=promised)
     return await asyncio.to_thread(read_content_credentials, downloaded.path, promised=promised)
