@@ -28,7 +28,8 @@ from tests.support.webhook_receiver import WebhookReceiver
 
 __all__ = ["bucket", "postgres_server", "postgres_url", "s3"]
 
-KEY = "sk-quokka77/Zm9vquux+bar=42&x"
+KEY = "sk-qvokka77/Zm9vquux+bar=42&x"
+"""No part of it is a word: Prefect names runs after animals, and what is looked for must be nothing but the key."""
 BASIC = base64.b64encode(f"user:{KEY}".encode()).decode()
 SPELLINGS = (
     KEY,
@@ -43,8 +44,8 @@ SPELLINGS = (
     f"Bearer {KEY}".encode().hex(" "),
 )
 FRAGMENTS = (
-    *("quokka", "Zm9vquux", BASIC[:12], "".join(f"u{ord(character):04x}" for character in "quokka"), "6f%6b%6b"),
-    *(b"quokka".hex(), b"quokka".hex(" ")),
+    *("qvokka", "Zm9vquux", BASIC[:12], "".join(f"u{ord(character):04x}" for character in "qvokka"), "6f%6b%6b"),
+    *(b"qvokka".hex(), b"qvokka".hex(" ")),
 )
 BASE64 = tuple(base64.b64encode(b" " * shift + KEY.encode())[4:-4].decode() for shift in range(3))
 """Each form that the key has within a text that was encoded as a whole."""
