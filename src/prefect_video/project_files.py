@@ -24,6 +24,8 @@ _MAX_DEPTH: Final = 32
 
 _TEXT_FIELDS: Final = frozenset({"prompt", "negative_prompt", "prompt_prefix", "prompt_suffix"})
 """Fields whose every word is part of what is paid for."""
+_VARIABLE_FIELDS: Final = frozenset({"variables", "matrix"})
+"""Fields whose values are put into such texts: by name, or lists by name."""
 _COMMENT: Final = re.compile(r"[ \t]+(?P<comment>#[^\r\n]*)")
 _COMMENT_BELOW: Final = re.compile(r"[ \t]*(?:\r?\n)+(?P<indent> +)(?P<comment>#[^\r\n]*)")
 
@@ -385,32 +387,49 @@ def _record_lines(node: yaml.Node, at: FieldPath, lines: dict[FieldPath, int], p
 def _check_texts(node: yaml.Node, text: str, path: Path, *, in_variables: bool = False) -> None:
     """Reject a prompt or variable of which YAML would leave out words: they are part of what is paid for.
 
+    Args:
+        node: The node that is looked through, with all below it.
+        text: The file's text.
+        path: The file, for the message.
+        in_variables: Each text of the node is put into prompts: it is the value of `variables`, or of a `matrix`.
+
     Raises:
         InvalidInput: A prompt without quotes ends in a comment.
     """
     if isinstance(node, yaml.SequenceNode):
         for item in node.value:
+            if in_variables and isinstance(item, yaml.ScalarNode):
+                _check_comment("an entry of the list", node, item, text, path)
             _check_texts(item, text, path)
     elif isinstance(node, yaml.MappingNode):
         for key, value in node.value:
             if (in_variables or key.value in _TEXT_FIELDS) and isinstance(value, yaml.ScalarNode):
-                _check_comment(key, value, text, path)
-            _check_texts(value, text, path, in_variables=key.value == "variables")
+                _check_comment(key.value, key, value, text, path)
+            is_list = in_variables and isinstance(value, yaml.SequenceNode)
+            _check_texts(value, text, path, in_variables=is_list or key.value in _VARIABLE_FIELDS)
 
 
-def _check_comment(key: yaml.Node, value: yaml.ScalarNode, text: str, path: Path) -> None:
-    """Reject a plain scalar that a comment follows on its last line, or on a line that continues it."""
+def _check_comment(name: str, begin: yaml.Node, value: yaml.ScalarNode, text: str, path: Path) -> None:
+    """Reject a plain scalar that a comment follows on its last line, or on a line that continues it.
+
+    Args:
+        name: What the scalar is, for the message.
+        begin: The scalar's name, or the list that it is in: what is further in belongs to the scalar.
+        value: The scalar.
+        text: The file's text.
+        path: The file, for the message.
+    """
     if value.style is not None:
         return
     rest = text[value.end_mark.index :]
     comment = _COMMENT.match(rest)
     if comment is None and (following := _COMMENT_BELOW.match(rest)):
         # A comment at the column of the fields is about the next field; one further in continues the text.
-        comment = following if len(following["indent"]) > key.start_mark.column else None
+        comment = following if len(following["indent"]) > begin.start_mark.column else None
     if comment is not None:
         line = value.end_mark.line + 1 + rest[: comment.end()].count("\n")
         raise InvalidInput(
-            f"{path}:{line}: {key.value}: YAML leaves out {_shorten(comment['comment'].rstrip())}, as a comment:"
+            f"{path}:{line}: {name}: YAML leaves out {_shorten(comment['comment'].rstrip())}, as a comment:"
             " put the whole text in quotes"
         )
 

@@ -209,6 +209,35 @@ def test_words_that_yaml_would_leave_out_of_a_prompt_are_refused(tmp_path: Path,
     assert message in refused(tmp_path, f"project: film\nshots:\n  - {lines}\n    id: a\n")
 
 
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        ("prompt_prefix: We are #1", "film.yaml:2: prompt_prefix: YAML leaves out '#1'"),
+        ("variables:\n  who: We are #1", "film.yaml:3: who: YAML leaves out '#1'"),
+        ("variables: {who: We are #1\n  }", "film.yaml:2: who: YAML leaves out '#1'"),
+        ("defaults:\n  matrix:\n    who:\n    - We are #1", "film.yaml:5: an entry of the list: YAML leaves out '#1'"),
+        ("defaults:\n  matrix:\n    who:\n    - We are\n      #1", "film.yaml:6: an entry of the list: YAML leaves"),
+        ("defaults:\n  matrix:\n    who: [we are, We are #1\n    ]", "film.yaml:4: an entry of the list: YAML leaves"),
+    ],
+)
+def test_words_that_yaml_would_leave_out_of_what_is_put_into_prompts_are_refused(
+    tmp_path: Path, lines: str, message: str
+) -> None:
+    assert message in refused(tmp_path, f"project: film\n{lines}\nshots:\n  - {{id: a, prompt: '{{who}} sells'}}\n")
+
+
+def test_the_matrix_of_a_shot_is_read_as_carefully(tmp_path: Path) -> None:
+    shot = "  - id: a\n    prompt: '{who} sells'\n    matrix:\n      who:\n"
+    text = f"project: film\nshots:\n{shot}"
+    message = "film.yaml:7: an entry of the list: YAML leaves out '#1 in town'"
+    assert message in refused(tmp_path, f"{text}        - We are #1 in town\n")
+    # A comment that stands where the next entry begins is about that one.
+    (tmp_path / "film.yaml").write_text(
+        f"{text}        - We # first\n".replace("We #", "'We' #") + "        # next\n        - You\n"
+    )
+    assert [shot.prompt for shot in load_project(tmp_path / "film.yaml").shots] == ["We sells", "You sells"]
+
+
 def test_comments_outside_of_prompts_and_after_quotes_are_comments(tmp_path: Path) -> None:
     (tmp_path / "film.yaml").write_text(
         "project: film # a name\nshots:\n  - id: a # first\n    prompt: 'We are #1' # quoted\n"
