@@ -10,6 +10,7 @@ from prefect_video.emulator import Emulator, EmulatorSettings
 from prefect_video.generations import Status
 from prefect_video.ledger import State
 from prefect_video.providers.base import Provider
+from prefect_video.providers.fal.provider import FalProvider
 from prefect_video.providers.openai.provider import OpenAIProvider
 from prefect_video.providers.openrouter.provider import OpenRouterProvider
 from prefect_video.providers.replicate.provider import ReplicateProvider
@@ -48,7 +49,34 @@ def openai(emulator: Emulator) -> Provider:
     return OpenAIProvider(api_key=emulator.key, base_url=f"{emulator.url}/v1", models={"emulator/video": "sora-2"})
 
 
-@pytest.mark.parametrize("open_provider", [openai, openrouter, replicate])
+def fal(emulator: Emulator) -> Provider:
+    return FalProvider(
+        api_key=emulator.key, queue_url=f"{emulator.url}/fal", keys_url=f"{emulator.url}/fal/.well-known/jwks.json"
+    )
+
+
+def open_profile(profile: str) -> Callable[[Emulator], Provider]:
+    def open_provider(emulator: Emulator) -> Provider:
+        return OpenAIProvider(
+            api_key=emulator.key,
+            base_url=f"{emulator.url}/profiles/{profile}/v1",
+            profile=profile,
+            models={"emulator/video": "sora-2"},
+        )
+
+    return open_provider
+
+
+OTHERS = [
+    openai,
+    openrouter,
+    replicate,
+    fal,
+    *(open_profile(profile) for profile in ("vllm_omni", "sglang", "trtllm", "litellm")),
+]
+
+
+@pytest.mark.parametrize("open_provider", OTHERS)
 async def test_other_dialects_quote_ids_too(open_provider: Callable[[Emulator], Provider]) -> None:
     shot = Shot(id="a", prompt="a red balloon", model="emulator/video", duration=1, resolution="480p")
     with Emulator(EmulatorSettings(port=0, speed=500, render="plate", ids="reserved")) as emulator:

@@ -9,6 +9,7 @@ import base64
 import hashlib
 import json
 from typing import Any, Final
+from urllib.parse import quote
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from starlette.applications import Starlette
@@ -57,7 +58,8 @@ class FalDialect:
 
     def app(self) -> Starlette:
         """Build the ASGI application, to be mounted at `PREFIX`."""
-        job = "/{owner}/{app}/requests/{id}"
+        # Ids may hold slashes: those of the setting `ids="reserved"`.
+        job = "/{owner}/{app}/requests/{id:path}"
         return Starlette(
             routes=[
                 route("/.well-known/jwks.json", GET=self.keys),
@@ -196,7 +198,7 @@ def _check_app(request: Request, generation: EmulatedGeneration) -> None:
 
 
 def _render_links(request: Request, generation: EmulatedGeneration) -> dict[str, str]:
-    job = f"{base_url(request)}{PREFIX}/{_app_name(generation)}/requests/{generation.id}"
+    job = f"{base_url(request)}{PREFIX}/{_app_name(generation)}/requests/{quote(generation.id, safe='')}"
     return {
         "request_id": generation.id,
         "response_url": job,
