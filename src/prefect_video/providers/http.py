@@ -81,7 +81,7 @@ class HttpSettings:
     read_timeout_seconds: float = 30.0
     submit_timeout_seconds: float = 60.0
     submit_deadline_seconds: float = 80.0
-    max_connections: int = 20
+    max_connections: int = 40
     keepalive_seconds: float = 2.0
     attempts: int = 5
     backoff_seconds: float = 0.5

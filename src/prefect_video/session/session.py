@@ -43,6 +43,8 @@ DEFAULT_IN_FLIGHT: Final = 10
 """Unfinished generations at once where neither the user nor the plan limits them."""
 _PREPARED_SUBMITS: Final = 50
 """Greatest number of submits that are prepared before their slot is free."""
+_SUBMITS_AT_ONCE: Final = 32
+"""Fewer than a provider's client has connections: polls need some too."""
 
 
 class SessionEvent(StrEnum):
@@ -103,6 +105,8 @@ class Session:
         account_slots: Generations of the account that may be unfinished at once; None for no known limit.
         in_flight_slots: Slots of this process's shots at the provider.
         eases_off: A 429 halves the slots of the account, for all processes; off only while its limit is being measured.
+        submit_turns: Turns to send; fewer than the provider's client has connections, so that what is on record as sent
+            leaves at once.
         slot_queue: Queue of this process's shots that the account has no slot for; the first asks the ledger again.
         step_priority: Precedence of submits over downloads and stores.
         slot_released: Set when this process has seen a generation leave the provider, by a poll or a webhook.
@@ -141,6 +145,7 @@ class Session:
     account_slots: int | None = field(init=False)
     in_flight_slots: PrioritySemaphore = field(init=False)
     eases_off: bool = field(default=True, init=False)
+    submit_turns: PrioritySemaphore = field(init=False)
     slot_queue: PrioritySemaphore = field(init=False)
     step_priority: StepPriority = field(default_factory=StepPriority, init=False)
     slot_released: asyncio.Event = field(init=False)
@@ -163,6 +168,7 @@ class Session:
         self.account_slots = min(filter(None, (settings.account_slots, planned)), default=None)
         at_once = self._limit_in_flight(planned)
         self.in_flight_slots = PrioritySemaphore(at_once, near=min(at_once, _PREPARED_SUBMITS))
+        self.submit_turns = PrioritySemaphore(_SUBMITS_AT_ONCE)
         self.slot_queue = PrioritySemaphore(1)
         self.slot_released = asyncio.Event()
         self.breaker = CircuitBreaker(

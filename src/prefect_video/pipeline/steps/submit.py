@@ -11,6 +11,7 @@ import contextlib
 import logging
 import random
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
@@ -134,7 +135,9 @@ async def submit(session: Session, job: Job, *, task_run_id: str | None = None, 
         # Made by the claim already, but where this process resumes a job that another one has claimed.
         await require_writable(session)
         try:
-            job = await _send(session, job, task_run_id, leave)
+            async with AsyncExitStack() as turn:
+                begun, sender, shot = await _begin(session, job, task_run_id, turn)
+                job = await _send(session, begun, sender, shot, leave)
         except (RequestRejected, ProviderUnavailable) as error:
             delay = patience.delay(error)
             if delay is None:
@@ -148,19 +151,36 @@ async def submit(session: Session, job: Job, *, task_run_id: str | None = None, 
     return raise_if_ended(job)
 
 
-async def _send(session: Session, job: Job, task_run_id: str | None, leave: bool) -> Job:
+async def _begin(
+    session: Session, job: Job, task_run_id: str | None, turn: AsyncExitStack
+) -> tuple[Job, Provider, Shot]:
+    """Wait until a job may be sent, and record that it is.
+
+    Args:
+        session: The account that sends it.
+        job: The job.
+        task_run_id: The task run that sends it.
+        turn: Holds one of the session's turns to send when this returns.
+
+    Returns:
+        What `_prepare` returns.
+    """
     # A shot that waits for its turn to be sent is not urgent.
     session.step_priority.end_urgent(job.id)
     await session.rate_limiter.acquire()
     session.step_priority.begin_urgent(job.id)
     await _check_submit_volume(session, job)
     try:
-        job = await _acquire_slot(session, job, task_run_id)
-        job, sender, shot = await _prepare(session, job)
+        job = await _acquire_slot(session, job, task_run_id, turn)
+        return await _prepare(session, job)
     except InvalidTransition:
         # A cancel command may have ended it in the queue: that is the reason to report.
         raise_if_ended(await session.ledger.jobs.get(job.id))
         raise
+
+
+async def _send(session: Session, job: Job, sender: Provider, shot: Shot, leave: bool) -> Job:
+    """Send the request that pays, and record its outcome."""
     session.notify(SessionEvent.BEFORE_SEND, job)
     session.step_priority.end_urgent(job.id)
     try:
@@ -273,13 +293,19 @@ async def _refresh_intent(session: Session, job: Job) -> Job:
     return job
 
 
-async def _acquire_slot(session: Session, job: Job, task_run_id: str | None) -> Job:
+async def _acquire_slot(session: Session, job: Job, task_run_id: str | None, turn: AsyncExitStack) -> Job:
     """Begin the submit as soon as the account has a slot, in the order of priority and time.
 
-    All shots of a process ask at once, and the ledger commits together what it grants. As soon as there is no slot for
-    one, the first in the queue asks: those behind it cannot get a slot before it.
+    All shots whose turn it is ask at once, and the ledger commits together what it grants. As soon as there is no slot
+    for one, the first in the queue asks: those behind it cannot get a slot before it.
+
+    Args:
+        session: The account that sends the job.
+        job: The job.
+        task_run_id: The task run that sends it.
+        turn: Holds one of the session's turns to send when this returns.
     """
-    request = _SlotRequest(session, job, task_run_id)
+    request = _SlotRequest(session, job, task_run_id, turn)
     try:
         if session.slot_queue.is_free and (taken := await request.send()):
             return taken
@@ -310,14 +336,15 @@ class _SlotRequest:
         is_granted: True once the job has its slot, and is submitting.
     """
 
-    def __init__(self, session: Session, job: Job, task_run_id: str | None) -> None:
+    def __init__(self, session: Session, job: Job, task_run_id: str | None, turn: AsyncExitStack) -> None:
         self.is_granted = False
-        self._session, self._job, self._task_run_id = session, job, task_run_id
+        self._session, self._job, self._task_run_id, self._turn = session, job, task_run_id, turn
         self._is_trial = False
 
     async def send(self) -> Job | None:
         """Ask the ledger for the slot; return the job, submitting, or None where none is free.
 
+        A turn to send comes first, and is kept with the slot: the job is on record as sent, and must leave at once.
         The breaker is checked each time, in the transaction that takes the slot: it may open, and a quota be used up,
         while the job waits.
 
@@ -325,6 +352,7 @@ class _SlotRequest:
             CircuitOpen: The breaker is open, or a quota is used up.
         """
         session = self._session
+        await self._turn.enter_async_context(session.submit_turns.acquire(self._job.priority))
         while True:
             try:
                 taken = await session.ledger.accounts.acquire_slot(
@@ -342,6 +370,8 @@ class _SlotRequest:
                 self._is_trial = await session.breaker.before_submit()
             else:
                 self.is_granted = taken is not None
+                if taken is None:
+                    await self._turn.aclose()
                 return taken
 
     async def withdraw(self) -> None:
