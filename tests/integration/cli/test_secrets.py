@@ -251,7 +251,7 @@ def run_with_blocks(shell: Shell, environment: dict[str, str]) -> dict[str, str]
     film = shell.folder / "saved.yaml"
     film.write_text(FILM.replace("project: film", "project: saved").replace("the sea", "the hills"))
     names = {"provider": "sora-credentials", "store": "video-store", "ledger": "video-ledger"}
-    options = [word for option, kind in names.items() for word in (f"--{option}", f"{kind}/secretive")]
+    options = [part for option, kind in names.items() for part in (f"--{option}", f"{kind}/secretive")]
     answer = shell("run", film, *options, **LOGGING)
     assert answer.status == 0, answer.err
     return {"blocks": saved.stdout + saved.stderr, "run with blocks": answer.out + answer.err}
@@ -279,7 +279,7 @@ async def ask_as_agent(shell: Shell, environment: dict[str, str], token: str) ->
 
 
 def assert_everything_is_there(outputs: dict[str, str], left: dict[str, str]) -> None:
-    """Assert that what is looked through is what a run leaves, at the level of detail that was asked for."""
+    """Assert that what is looked through is what a run leaves, at the level of detail that was requested."""
     assert {"prefect.db", "index.html", "manifest.json", "tokens.yaml", "mcp.log"} <= {Path(path).name for path in left}
     database = "".join(text for path, text in left.items() if Path(path).name.startswith("prefect.db"))
     assert "secretive: 2 of 2 stored" in database

@@ -129,7 +129,7 @@ QUEUES_AND_LIMITS = {
 
 
 def queue_and_limit(deployment: DeploymentResponse) -> tuple[str | None, str, int]:
-    """Return the queue of a deployment's runs, what becomes of one too many, and how many run at once."""
+    """Return the queue of a deployment's runs, what happens to one too many, and how many run at once."""
     options, limit = deployment.concurrency_options, deployment.global_concurrency_limit
     assert options is not None
     assert limit is not None
