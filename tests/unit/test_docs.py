@@ -17,6 +17,7 @@ from prefect_video.providers.http import HttpSettings
 from prefect_video.providers.registry import provider_names
 from prefect_video.session import Settings
 from tests.support.accounts import ACCOUNTS, TestAccount
+from tests.support.production_settings import server_settings
 
 ROOT: Final = Path(__file__).parents[2]
 PAGES: Final = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
@@ -151,6 +152,16 @@ def test_the_settings_of_the_operations_page_are_settings() -> None:
     assert listed - set(Settings.model_fields) == {"store", "ledger_url", "emulator_speed"}
     explained_elsewhere = {"max_cost_ratio", "max_unpriced_cost_usd", "webhook_url"}
     assert set(Settings.model_fields) - listed <= explained_elsewhere | {"concurrency_limit"}
+
+
+def test_the_server_of_the_production_page_is_the_one_that_is_tested() -> None:
+    text = (ROOT / "docs" / "production.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"```sh\n(PREFECT_API_DATABASE_.*?)```", text, re.DOTALL)
+    # A line may end with a comment.
+    given = dict(line.partition("  #")[0].strip().split("=", 1) for line in block.splitlines())
+    host, database = given["PREFECT_REDIS_MESSAGING_HOST"], given["PREFECT_API_DATABASE_CONNECTION_URL"]
+    tested = server_settings(database.replace("+asyncpg", ""), int(given["PREFECT_REDIS_MESSAGING_PORT"]))
+    assert given == {name: value.replace("127.0.0.1", host) for name, value in tested.items()}
 
 
 def test_every_command_of_prefect_that_is_recommended_exists() -> None:

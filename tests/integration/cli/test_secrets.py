@@ -7,18 +7,21 @@ import base64
 import logging
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import quote
 
 import httpx
 import pytest
+from fastmcp import Client
+from fastmcp.client.transports import StdioTransport
 
 from prefect_video.emulator import Emulator, EmulatorSettings
 from prefect_video.pipeline import run_project
 from prefect_video.projects import Project
 from prefect_video.session import SessionRef, open_session
-from tests.support.cli_fixtures import FILM, InProcess, Shell
+from tests.support.cli_fixtures import COMMAND, FILM, InProcess, Shell
 from tests.support.postgres import PostgresServer, postgres_server, postgres_url
 from tests.support.s3_server import KEY as S3_KEY
 from tests.support.s3_server import SECRET as S3_SECRET
@@ -143,6 +146,29 @@ SECRETS = {
 }
 
 
+LOGGING = {
+    "PREFECT_LOGGING_LEVEL": "DEBUG",
+    "PREFECT_SERVER_LOGGING_LEVEL": "DEBUG",
+    "PREFECT_LOGGING_EXTRA_LOGGERS": "prefect_video,httpx",
+    "PREFECT_RESULTS_PERSIST_BY_DEFAULT": "true",
+}
+SAVE_BLOCKS = """
+import os
+from prefect_video.blocks import SoraCredentials, VideoLedger, VideoStore
+given = os.environ
+current, previous = given["SORA_WEBHOOK_SECRET"].split(",")
+SoraCredentials(
+    api_key=given["SORA_API_KEY"], previous_api_key=given["SORA_API_KEY_PREVIOUS"], account="secretive",
+    endpoint=given["SORA_API_ENDPOINT"], plan="emulator", webhook_secret=current, previous_webhook_secret=previous,
+).save("secretive")
+VideoStore(
+    url=given["PREFECT_VIDEO_STORE"], key=given["AWS_ACCESS_KEY_ID"], secret=given["AWS_SECRET_ACCESS_KEY"],
+    endpoint_url=given["AWS_ENDPOINT_URL"], region=given["AWS_REGION"],
+).save("secretive")
+VideoLedger(url=given["PREFECT_VIDEO_LEDGER_URL"]).save("secretive")
+"""
+
+
 def test_a_whole_project_leaves_no_secret_in_anything_that_can_be_read(
     provider: Emulator, shell: Shell, s3: S3Server, bucket: str, postgres_server: PostgresServer, postgres_url: str
 ) -> None:
@@ -150,6 +176,7 @@ def test_a_whole_project_leaves_no_secret_in_anything_that_can_be_read(
     provider.issue_key(PREVIOUS_KEY, same_account_as=KEY)
     environment = {
         **SECRETS,
+        **LOGGING,
         "SORA_API_ENDPOINT": provider.endpoint,
         "SORA_PLAN": "emulator",
         "AWS_ACCESS_KEY_ID": S3_KEY,
@@ -160,12 +187,38 @@ def test_a_whole_project_leaves_no_secret_in_anything_that_can_be_read(
         "PREFECT_VIDEO_LEDGER_URL": postgres_url.replace("postgres:@", f"postgres:{LEDGER_PASSWORD}@"),
         "PREFECT_VIDEO_SERVICE_CALLBACK_HOSTS": "127.0.0.1",
         "PREFECT_VIDEO_SERVICE_SWEEP_SECONDS": "0.5",
-        "PREFECT_LOGGING_LEVEL": "DEBUG",
-        "PREFECT_SERVER_LOGGING_LEVEL": "DEBUG",
-        "PREFECT_LOGGING_EXTRA_LOGGERS": "prefect_video,httpx",
-        "PREFECT_RESULTS_PERSIST_BY_DEFAULT": "true",
+        "PREFECT_VIDEO_SERVICE_TOKENS_FILE": str(shell.folder / "tokens.yaml"),
     }
     assert LEDGER_PASSWORD in environment["PREFECT_VIDEO_LEDGER_URL"]
+    token = shell("tokens", "create", "agent", "--file", "tokens.yaml", "--json").json["token"]
+    outputs = run_commands(shell, environment)
+    outputs |= run_with_blocks(shell, environment)
+    with (
+        WebhookReceiver() as receiver,
+        shell.start("serve", "--port", "0", "--account", "sora", "--collect", **environment) as process,
+    ):
+        try:
+            outputs |= read_service(process, receiver, token)
+        finally:
+            process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=500)
+    outputs |= {"serve": out + err, "mcp": asyncio.run(ask_as_agent(shell, environment, token))}
+    dump = [str(postgres_server.tools / "pg_dump"), postgres_url]
+    outputs |= {"rows": subprocess.run(dump, capture_output=True, text=True, check=True).stdout}
+    left = {
+        str(path): path.read_bytes().decode("latin-1")
+        for folder in (shell.folder, s3.folder / bucket)
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+    assert_everything_is_there(outputs, left)
+    secrets = [token, LEDGER_PASSWORD, *(secret for value in SECRETS.values() for secret in value.split(","))]
+    for place, text in {**outputs, **left}.items():
+        assert [secret for secret in secrets if secret in text] == [], place
+
+
+def run_commands(shell: Shell, environment: dict[str, str]) -> dict[str, str]:
+    """Run a project and look at it, with the secrets in the environment; return what the commands print."""
     film = shell.folder / "secretive.yaml"
     film.write_text(FILM.replace("project: film", "project: secretive"))
     outputs: dict[str, str] = {}
@@ -181,33 +234,64 @@ def test_a_whole_project_leaves_no_secret_in_anything_that_can_be_read(
         answer = shell(*command, **environment)
         assert answer.status == status, answer.err
         outputs[f"{command[0]} {command[1]}"] = answer.out + answer.err
-    with (
-        WebhookReceiver() as receiver,
-        shell.start("serve", "--port", "0", "--account", "sora", "--collect", **environment) as process,
-    ):
-        try:
-            outputs |= read_service(process, receiver)
-        finally:
-            process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=500)
-    outputs |= {"serve": out + err}
-    dump = [str(postgres_server.tools / "pg_dump"), postgres_url]
-    outputs |= {"rows": subprocess.run(dump, capture_output=True, text=True, check=True).stdout}
-    left = {
-        str(path): path.read_bytes().decode("latin-1")
-        for folder in (shell.folder, s3.folder / bucket)
-        for path in folder.rglob("*")
-        if path.is_file()
-    }
-    assert {"prefect.db", "index.html", "manifest.json"} <= {Path(path).name for path in left}
+    return outputs
+
+
+def run_with_blocks(shell: Shell, environment: dict[str, str]) -> dict[str, str]:
+    """Save the secrets as blocks, and run a project with these alone; return what is printed."""
+    saved = subprocess.run(
+        [sys.executable, "-c", SAVE_BLOCKS],
+        cwd=shell.folder,
+        env={**shell.environment, **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert saved.returncode == 0, saved.stderr
+    film = shell.folder / "saved.yaml"
+    film.write_text(FILM.replace("project: film", "project: saved").replace("the sea", "the hills"))
+    names = {"provider": "sora-credentials", "store": "video-store", "ledger": "video-ledger"}
+    options = [part for option, kind in names.items() for part in (f"--{option}", f"{kind}/secretive")]
+    answer = shell("run", film, *options, **LOGGING)
+    assert answer.status == 0, answer.err
+    return {"blocks": saved.stdout + saved.stderr, "run with blocks": answer.out + answer.err}
+
+
+async def ask_as_agent(shell: Shell, environment: dict[str, str], token: str) -> str:
+    """Ask the tools of an agent for a plan and for what was spent; return the answers."""
+    variables = {**shell.environment, **environment, "PREFECT_VIDEO_MCP_TOKEN": token}
+    transport = StdioTransport(
+        str(COMMAND),
+        ["mcp", "--account", "sora"],
+        env=variables,
+        cwd=str(shell.folder),
+        keep_alive=False,
+        log_file=shell.folder / "mcp.log",
+    )
+    async with Client(transport) as client:
+        plan = await client.call_tool("plan", {"prompt": "dusk over the sea", "duration": 1})
+        spend = await client.call_tool("spend", {})
+    assert plan.structured_content is not None
+    assert "cost_usd" in plan.structured_content
+    assert spend.structured_content is not None
+    assert spend.structured_content["token"] == "agent"
+    return repr((plan, spend))
+
+
+def assert_everything_is_there(outputs: dict[str, str], left: dict[str, str]) -> None:
+    """Assert that what is looked through is what a run leaves, at the level of detail that was requested."""
+    assert {"prefect.db", "index.html", "manifest.json", "tokens.yaml", "mcp.log"} <= {Path(path).name for path in left}
+    database = "".join(text for path, text in left.items() if Path(path).name.startswith("prefect.db"))
+    assert "secretive: 2 of 2 stored" in database
+    assert "saved: 2 of 2 stored" in database
+    assert "DEBUG" in outputs["run with blocks"]
+    assert [path for path in left if "/.prefect/storage/" in path]
     assert "sora:secretive:" in outputs["jobs --json"]
     assert "dusk over the sea" in outputs["rows"]
-    secrets = [LEDGER_PASSWORD, *(secret for value in SECRETS.values() for secret in value.split(","))]
-    for place, text in {**outputs, **left}.items():
-        assert [secret for secret in secrets if secret in text] == [], place
+    assert "dusk over the hills" in outputs["rows"]
 
 
-def read_service(process: subprocess.Popen[str], receiver: WebhookReceiver) -> dict[str, str]:
+def read_service(process: subprocess.Popen[str], receiver: WebhookReceiver, token: str) -> dict[str, str]:
     """Read every kind of answer of a running service, and what it sends to others."""
     assert process.stdout is not None
     first = process.stdout.readline()
@@ -229,11 +313,16 @@ def read_service(process: subprocess.Popen[str], receiver: WebhookReceiver) -> d
         for path, body in posts.items():
             answers[path] = client.post(path, json=body, headers={"X-Sora-Signature": "00"}).text
         answers["no token"] = client.get("/v1/jobs", headers={"Authorization": "Bearer other"}).text
+        answers["token"] = client.get("/v1/spend", headers={"Authorization": f"Bearer {token}"}).raise_for_status().text
         answers["callback"] = repr(receiver.take(1, timeout_seconds=60))
         for path in ("docs", "openapi.json", "metrics", "healthz", "readyz", "status", "v1/spend", "v1/jobs"):
             answers[path] = client.get(path).text
         job = client.get("/v1/jobs", params={"project": "secretive", "state": "stored"}).json()["jobs"][0]["job_id"]
-        answers |= {part: client.get(f"/v1/jobs/{job}{part}").text for part in ("", "/video", "/events", "/none")}
+        answers |= {part: client.get(f"/v1/jobs/{job}{part}").text for part in ("", "/events", "/none")}
+        # The service passes on what it reads at a link of S3 that is signed with the secret.
+        video = client.get(f"/v1/jobs/{job}/video")
+    assert (video.status_code, video.content[4:8]) == (200, b"ftyp")
+    answers["/video"] = f"{video.headers}\n{video.content.decode('latin-1')}"
     assert "job.completed" in answers["callback"]
     assert "duration" in answers["/v1/batches"]
     assert all(answers.values())

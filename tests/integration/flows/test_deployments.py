@@ -332,6 +332,27 @@ def processes_of(run_id: UUID) -> list[int]:
     return found
 
 
+async def test_a_deployed_project_that_is_not_waited_for_holds_no_process(
+    blocks: None, deployed: None, worker: None, slow_emulator: Emulator, data_folder: Path
+) -> None:
+    before = slow_emulator.usage()
+    project = {"project": "left", "shots": [{**SHOT, "prompt": "left to the collection"}]}
+    run_id = await started("generate-project/project", project=project, provider="sora-credentials/slow", wait=False)
+    run = await run_until(run_id, ended)
+    assert run.state is not None
+    assert run.state.is_completed(), run.state.message
+
+    async def left(_: FlowRun) -> bool:
+        return not processes_of(run_id)
+
+    await run_until(run_id, left)
+    usage = slow_emulator.usage()
+    assert (usage["accepted"] - before["accepted"], usage["billed"] - before["billed"]) == (1, 0)
+    async with await Ledger.open(f"sqlite:///{data_folder}/ledger.db") as ledger:
+        [job] = await ledger.jobs.find(flow_run_id=str(run_id))
+    assert (job.state, job.owner) == (LedgerState.SUBMITTED, None)
+
+
 async def start_project(project: dict[str, Any]) -> UUID:
     """Start a project in a deployment without a limit: Prefect frees the slot of a killed run minutes later."""
     parameters = {"provider": "sora-credentials/production", "store": "video-store/production"}

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
-import re
-import subprocess
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
+from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
-from prefect import Flow
 from prefect.blocks.notifications import CustomWebhookNotificationBlock, SlackWebhook
 from prefect.client.orchestration import PrefectClient, get_client
 from prefect.client.schemas.actions import WorkPoolUpdate
@@ -23,8 +23,7 @@ from prefect.client.schemas.responses import DeploymentResponse
 from prefect.events import emit_event
 from prefect.events.schemas.automations import Automation, EventTrigger, Posture
 from prefect.events.worker import EventsWorker
-from prefect.filesystems import RemoteFileSystem
-from prefect.flows import load_flow_from_flow_run
+from prefect.exceptions import ObjectNotFound
 from prefect.utilities.templating import apply_values
 
 from prefect_video.blocks import SoraCredentials, VideoLedger, VideoStore
@@ -34,14 +33,16 @@ from prefect_video.cli.fleet_checks import check_fleet
 from prefect_video.deployments import Change, read_deployment_file, setup_prefect, write_folder
 from prefect_video.deployments.automations import HEARTBEAT_VARIABLE
 from prefect_video.deployments.work_pools import ensure_work_pool
+from prefect_video.emulator import Emulator
 from prefect_video.errors import InvalidInput
-from prefect_video.ledger import Budget, BudgetUsage, Ledger, describe_nearly_used
+from prefect_video.ledger import Budget, BudgetUsage, DeferredRun, Ledger, describe_nearly_used
+from prefect_video.pipeline import DeferredOutcome, ProjectReport, publish_run, run_project
 from prefect_video.service.prefect_events import build_event
 from prefect_video.session import SessionEvent
-from prefect_video.tasks.events import announce_anomaly, announce_budget
+from prefect_video.tasks.events import announce_anomaly, announce_budget, announce_project
 from tests.integration.service.test_prefect import a_received_event
 from tests.support.records import submit_one
-from tests.support.s3_server import KEY, SECRET, S3Server
+from tests.support.recovery import RecoveryHarness, a_shot, film
 from tests.support.webhook_receiver import WebhookReceiver
 
 ENVIRONMENT = "staging"
@@ -96,7 +97,13 @@ async def fleet_of(environment: str) -> list[Check]:
 
 
 def outcomes(changes: list[Change]) -> Counter[tuple[str, str]]:
-    return Counter((change.kind, change.outcome.value) for change in changes if change.kind != "block type")
+    return Counter((change.kind, change.outcome.value) for change in changes)
+
+
+async def unregister(client: PrefectClient, slug: str) -> None:
+    """Remove a block type, where the server has it."""
+    with contextlib.suppress(ObjectNotFound):
+        await client.delete_block_type((await client.read_block_type_by_slug(slug)).id)
 
 
 def assert_marks_only_silent_runs(detector: Automation, deployments: list[DeploymentResponse]) -> None:
@@ -110,25 +117,48 @@ def assert_marks_only_silent_runs(detector: Automation, deployments: list[Deploy
     assert set(related["prefect.resource.id"]) == {f"prefect.deployment.{item.id}" for item in deployments}
 
 
-MADE = {("work pool", 1), ("work queue", 3), ("deployment", 6), ("automation", 6)}
+MADE = {"work pool": 1, "work queue": 3, "deployment": 6, "automation": 6}
+QUEUES_AND_LIMITS = {
+    "generate-shot/shot": ("normal", "ENQUEUE", 10),
+    "generate-project/project": ("normal", "ENQUEUE", 4),
+    "collect-generations/collect": ("high", "ENQUEUE", 4),
+    "spend-report/spend-report": ("low", "CANCEL_NEW", 1),
+    "verify-store/verify-store": ("low", "CANCEL_NEW", 1),
+    "publish-gallery/gallery": ("low", "CANCEL_NEW", 1),
+}
+
+
+def queue_and_limit(deployment: DeploymentResponse) -> tuple[str | None, str, int]:
+    """Return the queue of a deployment's runs, what happens to one too many, and how many run at once."""
+    options, limit = deployment.concurrency_options, deployment.global_concurrency_limit
+    assert options is not None
+    assert limit is not None
+    return deployment.work_queue_name, options.collision_strategy.value, limit.limit
 
 
 async def test_it_is_made_once_and_runs_anywhere(client: PrefectClient, folder: Path) -> None:
     new = {"environment": "development", "pool": "new-pool"}
+    await unregister(client, "video-api-tokens")
     dry = await run_setup(folder, dry_run=True, **new)
-    assert {(kind, number) for (kind, outcome), number in outcomes(dry).items() if outcome == "created"} == MADE
+    created = [change for change in dry if change.outcome == "created"]
+    assert Counter(change.kind for change in created if change.kind != "block type") == MADE
+    assert "video-api-tokens" in {change.name for change in created if change.kind == "block type"}
     missing = {change.name: change.detail for change in dry if change.outcome == "missing"}
     assert set(missing) == {f"{slug}/development" for slug in ("sora-credentials", "video-store", "video-ledger")}
     for name, detail in missing.items():
         assert f"prefect block create {name.partition('/')[0]}" in detail
         assert '.save("development")' in detail
     assert "new-pool" not in {pool.name for pool in await client.read_work_pools()}
+    with pytest.raises(ObjectNotFound):
+        await client.read_block_type_by_slug("video-api-tokens")
 
     assert outcomes(await run_setup(folder, **new)) == outcomes(dry), "a dry run says what would be done"
+    assert (await client.read_block_type_by_slug("video-api-tokens")).name == "Video API Tokens"
     deployments, automations = (
         await read_deployments(client, "development"),
         await read_automations(client, "development"),
     )
+    assert {name: queue_and_limit(deployment) for name, deployment in deployments.items()} == QUEUES_AND_LIMITS
     for name, deployment in deployments.items():
         # A worker on another machine finds the flow by its module, and fetches nothing.
         assert (deployment.pull_steps, deployment.path) == ([], None), name
@@ -143,6 +173,18 @@ async def test_it_is_made_once_and_runs_anywhere(client: PrefectClient, folder: 
     assert await read_automations(client, "development") == automations
     queues = sorted(await client.read_work_queues(work_pool_name="new-pool"), key=lambda queue: queue.priority or 0)
     assert [queue.name for queue in queues[:3]] == ["high", "normal", "low"]
+
+
+async def test_a_limit_that_a_block_names_has_as_many_slots_as_the_block_says(
+    client: PrefectClient, folder: Path
+) -> None:
+    block = SoraCredentials(endpoint="http://127.0.0.1:9/v1/sora", concurrency_limit="of-the-block", max_in_flight=3)
+    await block.save("limited", overwrite=True)  # type: ignore[misc]
+    for outcome in ("created", "unchanged"):
+        changes = await run_setup(folder, environment="limited")
+        (limit,) = (change for change in changes if change.kind == "concurrency limit")
+        assert (limit.name, limit.outcome) == ("of-the-block", outcome)
+        assert (await client.read_global_concurrency_limit_by_name("of-the-block")).limit == 3
 
 
 async def test_what_people_changed_by_hand_stays(client: PrefectClient, folder: Path) -> None:
@@ -244,8 +286,26 @@ async def test_many_ends_of_a_project_are_collected_by_one_run(client: PrefectCl
     assert {run.parameters["ledger"] for run in runs} == {f"video-ledger/{ENVIRONMENT}"}
 
 
+async def announce_deferred_project(emulator: Emulator, folder: Path, environments: Sequence[str]) -> ProjectReport:
+    """Announce that a project is complete which was not waited for, in each environment; return its report."""
+    project = film(a_shot())
+    async with RecoveryHarness(emulator, folder, f"sqlite:///{folder}/deferred.db").session() as session:
+        report = await publish_run(session, project, await run_project(session, project))
+        for environment in environments:
+            run = DeferredRun(
+                id=uuid4().hex,
+                environment=environment,
+                project=project,
+                credentials=(session.credentials,),
+                store=session.store_name,
+                created_at=datetime.now(UTC),
+            )
+            announce_project(DeferredOutcome(run, report, session, is_news=True))
+    return report
+
+
 async def test_what_needs_a_human_is_sent_by_a_notification_block(
-    client: PrefectClient, folder: Path, tmp_path: Path
+    client: PrefectClient, emulator: Emulator, folder: Path, tmp_path: Path
 ) -> None:
     budget = Budget(scope="environment", limit_usd=Decimal(10))
     usage = BudgetUsage(budget=budget, name="environment alerted", spent_usd=Decimal(9))
@@ -263,10 +323,13 @@ async def test_what_needs_a_human_is_sent_by_a_notification_block(
         async with await Ledger.open(f"sqlite:///{tmp_path}/ledger.db") as ledger:
             job = await submit_one(ledger, project="film", account="sora:main", environment="alerted")
         announce_anomaly(SessionEvent.ANOMALY, job)
+        report = await announce_deferred_project(emulator, tmp_path, ("another", "alerted"))
         await asyncio.to_thread(EventsWorker.instance().drain)
-        sent = await asyncio.to_thread(receiver.take, 2, 60)
+        sent = await asyncio.to_thread(receiver.take, 3, 60)
+    assert report.page_uri is not None
     assert sorted((message.event["subject"], message.event["body"]) for message in sent) == [
         ("A video budget is nearly used up", describe_nearly_used(usage)),
+        ("Project film", f"{report.summary()}\nThe page: {report.page_uri}"),
         (
             "Unusually many videos are submitted",
             "Account sora:main submits unusually many generations; the last one is for project film.",
@@ -290,97 +353,6 @@ async def test_a_pool_of_containers_runs_the_image_of_the_file(client: PrefectCl
             job = str(apply_values(pool.base_job_template["job_configuration"], deployment.job_variables or {}))
             assert image in job, name
             assert HEARTBEAT_VARIABLE in job, name
-
-
-OWN_FLOW = """
-from prefect import flow
-
-@flow
-def weekly_report(ledger: str) -> None: ...
-"""
-OWN_FILE = """
-name: films
-pull:
-  - prefect.deployments.steps.git_clone:
-      repository: https://host/films.git
-      credentials: "{{ prefect.blocks.github-credentials.films }}"
-deployments:
-  - name: weekly
-    entrypoint: weekly.py:weekly_report
-    work_pool: {name: POOL, job_variables: {env: {PREFECT_VIDEO_CONCURRENCY_LIMIT: sora}}}
-    parameters: {ledger: video-ledger/staging}
-    concurrency_limit: 2
-"""
-
-
-async def test_a_flow_of_ones_own_comes_from_git_as_written(client: PrefectClient, tmp_path: Path) -> None:
-    (tmp_path / "weekly.py").write_text(OWN_FLOW)
-    (tmp_path / "prefect.yaml").write_text(OWN_FILE.replace("POOL", POOL))
-    for outcome in ("created", "unchanged"):
-        changes = {change.kind: change for change in await run_setup(tmp_path, environment=None)}
-        assert changes["deployment"].outcome == outcome, changes["deployment"].detail
-        assert changes["concurrency limit"].detail == "10 at once"
-    assert (await client.read_global_concurrency_limit_by_name("sora")).limit == 10
-    (detector,) = await client.read_automations_by_name("films marks runs without a sign of life as crashed")
-    assert isinstance(detector.trigger, EventTrigger)
-    assert detector.trigger.within.total_seconds() >= 3 * 180, "Prefect's own interval, where none is given"
-    deployment = await client.read_deployment_by_name("weekly-report/weekly")
-    assert deployment.entrypoint == "weekly.py:weekly_report"
-    assert deployment.pull_steps == read_deployment_file(tmp_path).model_dump(mode="json")["pull"]
-    assert "{{ prefect.blocks.github-credentials.films }}" in json.dumps(deployment.pull_steps)
-
-
-async def load_as_a_run(client: PrefectClient, name: str) -> Flow[..., Any]:
-    """Load a deployment's flow as the process of a run does that a worker has started in the current folder."""
-    deployment = await client.read_deployment_by_name(name)
-    run = await client.create_flow_run_from_deployment(deployment.id)
-    try:
-        return await load_flow_from_flow_run(run, use_placeholder_flow=False)
-    finally:
-        await client.delete_flow_run(run.id)
-
-
-async def test_a_flow_of_ones_own_is_fetched_from_git_where_it_runs(
-    client: PrefectClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    repository, elsewhere = tmp_path / "films", tmp_path / "elsewhere"
-    for path in (repository, elsewhere):
-        path.mkdir()
-    (repository / "weekly.py").write_text(OWN_FLOW)
-    git = ["git", "-C", str(repository), "-c", "user.name=a", "-c", "user.email=a@example.com"]
-    for command in (["init", "--quiet"], ["add", "."], ["commit", "--quiet", "--message", "Add the report"]):
-        subprocess.run([*git, *command], check=True)
-    own_file = OWN_FILE.replace("POOL", POOL).replace("https://host/films.git", repository.as_uri())
-    (repository / "prefect.yaml").write_text(
-        re.sub(r" +credentials: .*\n", "", own_file).replace("weekly\n", "fetched\n")
-    )
-    await run_setup(repository, environment=None)
-    monkeypatch.chdir(elsewhere)
-    flow = await load_as_a_run(client, "weekly-report/fetched")
-    assert (flow.name, [path.name for path in elsewhere.glob("*/weekly.py")]) == ("weekly-report", ["weekly.py"])
-
-
-async def test_a_flow_of_ones_own_is_fetched_from_s3_where_it_runs(
-    client: PrefectClient, s3: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    folder, elsewhere = tmp_path / "films", tmp_path / "elsewhere"
-    for path in (folder, elsewhere):
-        path.mkdir()
-    (folder / "weekly.py").write_text(OWN_FLOW)
-    bucket = s3.make_bucket("own-flows")
-    s3.client.put_object(Bucket="own-flows", Key="code/weekly.py", Body=OWN_FLOW.encode())
-    settings = {"key": KEY, "secret": SECRET, "client_kwargs": {"endpoint_url": s3.endpoint_url}}
-    await RemoteFileSystem(basepath=f"{bucket}/code", settings=settings).save("films", overwrite=True)
-    # The step as the comment of the file writes it that `init` makes.
-    write_folder(tmp_path / "template")
-    template = (tmp_path / "template" / "prefect.yaml").read_text()
-    step = "".join(re.findall(r"#( +(?:- prefect.deployments.steps.pull_with|block_).*\n)", template))
-    own_file = OWN_FILE.replace("POOL", POOL).replace("weekly\n", "pulled\n")
-    (folder / "prefect.yaml").write_text(re.sub(r"(?s)pull:\n.*deployments:", f"pull:\n{step}deployments:", own_file))
-    await run_setup(folder, environment=None)
-    monkeypatch.chdir(elsewhere)
-    flow = await load_as_a_run(client, "weekly-report/pulled")
-    assert (flow.name, [path.name for path in elsewhere.rglob("weekly.py")]) == ("weekly-report", ["weekly.py"])
 
 
 async def test_nothing_is_made_when_something_cannot_be(client: PrefectClient, folder: Path) -> None:

@@ -17,6 +17,7 @@ from prefect_video.emulator import Emulator
 from prefect_video.ledger import Job, State
 from prefect_video.pipeline.steps import build_project_job_requests, claim_shots, submit
 from prefect_video.projects import Project
+from prefect_video.service.settings import ServiceSettings
 from prefect_video.session import SessionRef
 from prefect_video.tasks import use_session
 from tests.support.service_fixtures import Service, run_service
@@ -90,3 +91,8 @@ async def test_a_changed_block_counts_without_a_restart(environment: Path, provi
                 await asyncio.sleep(0.05)
         assert session.provider.account.id == after.account
     assert provider.usage()["billed"] == 2
+
+
+def test_a_changed_block_counts_within_a_minute() -> None:
+    seconds = ServiceSettings.model_fields["reload_seconds"].default
+    assert 0 < seconds <= 60, "a key that is revoked when its block is saved must not be used for longer than a minute"

@@ -2,20 +2,51 @@
 
 from __future__ import annotations
 
+import re
+from importlib.metadata import metadata
 from pathlib import Path
 from uuid import uuid4
 
 import pytest
 import yaml
+from packaging.specifiers import SpecifierSet
 
+from docs.providers_table import opened
 from prefect_video import __version__
 from prefect_video.cli import main
 from prefect_video.deployments import read_deployment_file, write_folder
 from prefect_video.errors import InvalidInput
+from prefect_video.ledger import default_ledger_url
 from prefect_video.project_files import load_project
+from prefect_video.providers.registry import provider_names
+from prefect_video.service import ServiceSettings
+from prefect_video.session import SessionRef, Settings
 
 ROOT = Path(__file__).parents[3]
 NAMES = {"prefect.yaml", "film.yaml", ".env.example", "Dockerfile", "README.md"}
+
+INSTRUCTIONS = frozenset(
+    [
+        "ADD",
+        "ARG",
+        "CMD",
+        "COPY",
+        "ENTRYPOINT",
+        "ENV",
+        "EXPOSE",
+        "FROM",
+        "HEALTHCHECK",
+        "LABEL",
+        "ONBUILD",
+        "RUN",
+        "SHELL",
+        "STOPSIGNAL",
+        "USER",
+        "VOLUME",
+        "WORKDIR",
+    ]
+)
+"""Those of Docker's reference, without one that is deprecated."""
 
 
 def test_init_writes_a_folder_and_replaces_nothing_unless_forced(
@@ -45,6 +76,50 @@ def test_the_folder_is_that_of_the_repository(tmp_path: Path) -> None:
     project = next(item for item in read_deployment_file(tmp_path).deployments if item.name == "project")
     assert project.parameters["project"] == yaml.safe_load((tmp_path / "film.yaml").read_text())
     assert len((tmp_path / "README.md").read_text().splitlines()) == 5
+
+
+def read_instructions(dockerfile: Path) -> list[tuple[str, str]]:
+    """Return the instructions of a Dockerfile with what follows each, in order."""
+    lines = [line for line in dockerfile.read_text().splitlines() if not line.lstrip().startswith("#")]
+    instructions = "\n".join(lines).replace("\\\n", " ").splitlines()
+    return [(name, rest.strip()) for name, _, rest in (line.partition(" ") for line in instructions if line.strip())]
+
+
+def test_the_image_has_this_version_and_runs_as_a_user_without_rights(tmp_path: Path) -> None:
+    write_folder(tmp_path)
+    instructions = read_instructions(tmp_path / "Dockerfile")
+    names = [name for name, _ in instructions]
+    assert set(names) <= INSTRUCTIONS
+    assert (names[0], names.count("FROM")) == ("FROM", 1)
+    version = re.fullmatch(r"python:(\d+\.\d+)-slim", instructions[0][1])
+    assert version is not None
+    assert version[1] in SpecifierSet(metadata("prefect-video")["Requires-Python"])
+    installed = [package for _, rest in instructions for package in re.findall(r"pip install (?:-\S+ )*(\S+)", rest)]
+    assert installed == [f'"prefect-video=={__version__}"']
+    users = [rest for name, rest in instructions if name == "USER"]
+    assert users
+    assert not set(users) & {"root", "0"}
+    last_run = len(names) - 1 - names[::-1].index("RUN")
+    assert names.index("USER") > last_run, "packages are installed by root"
+    assert any(f"useradd --create-home {users[-1]}" in rest for name, rest in instructions if name == "RUN")
+
+
+def test_every_variable_of_the_example_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import prefect.settings
+
+    write_folder(tmp_path)
+    given = dict(re.findall(r"(?m)^(?:# )?([A-Z][A-Z_]*)=(.*)$", (tmp_path / ".env.example").read_text()))
+    # These two are no fields of a settings class.
+    for name in ("PREFECT_VIDEO_STORE", "PREFECT_VIDEO_LEDGER_URL"):
+        monkeypatch.setenv(name, given[name])
+    assert SessionRef.from_names("emulator").store == given.pop("PREFECT_VIDEO_STORE")
+    assert default_ledger_url() == given.pop("PREFECT_VIDEO_LEDGER_URL")
+    read = {variable for name in provider_names() for variable in (*opened(name).needed, *opened(name).taken)}
+    for settings in (Settings, ServiceSettings):
+        prefix = settings.model_config.get("env_prefix", "")
+        read |= {f"{prefix}{field.upper()}" for field in settings.model_fields}
+    assert "SORA_API_KEY" in given
+    assert [name for name in given if name not in read and not hasattr(prefect.settings, name)] == []
 
 
 def test_another_environment_takes_its_own_blocks_names_and_events(tmp_path: Path) -> None:

@@ -169,6 +169,34 @@ async def test_a_service_that_collects_completes_the_run_after_its_last_video(op
     assert harness.paid == (2, 2)
 
 
+async def test_a_service_announces_each_outcome_once(
+    open_harness: OpenHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from prefect_video.tasks import events
+
+    announced: list[dict[str, Any]] = []
+    monkeypatch.setattr(events, "emit_event", lambda **event: announced.append(event))
+    harness = open_harness(**HELD_BACK)
+    chain = a_project(
+        {"id": "one", "prompt": "noon"}, {"id": "two", "prompt": "night", "continue_from": "one"}, project="chain"
+    )
+    for project in (a_project(), chain):
+        harness.emulator.change_speed(1)
+        await defer(harness, project)
+    async with harness.session() as session:
+        deferred = DeferredProjects(Sessions((session,)), harness.ledger_url, announces=True)
+        for job in await session.ledger.jobs.unfinished():
+            await collect_job(session, job, wait=False)
+        for _ in range(2):
+            deferred.note_end()
+            await deferred.complete()
+            assert sorted((event["resource"]["prefect.resource.name"], event["event"]) for event in announced) == [
+                ("chain", "video.project.waiting"),
+                ("film", "video.project.completed"),
+            ]
+    assert harness.paid == (3, 3)
+
+
 async def test_a_run_that_is_cancelled_before_its_first_shot_begins_leaves_its_claims_to_others(
     harness: RecoveryHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
 import pytest
 from sqlalchemy import update
 
+from prefect_video.cli import main
 from prefect_video.cli.key_checks import check_keys
 from prefect_video.ledger import Budget, KeyUse
 from prefect_video.ledger.tables import account_keys
@@ -31,6 +34,13 @@ async def make_old(session: Session, days: int) -> None:
         await connection.execute(update(account_keys).values(first_used_at=began))
 
 
+async def make_unused_for(session: Session, hours: int) -> None:
+    """Let all keys have been used for the last time so many hours ago."""
+    last = datetime.now(UTC) - timedelta(hours=hours)
+    async with session.ledger.keys._database.writing() as connection:
+        await connection.execute(update(account_keys).values(last_used_at=last))
+
+
 async def test_spending_is_known_by_key(harness: RecoveryHarness) -> None:
     await harness.run(a_shot(1), kind=account(OLD))
     await harness.run(film(a_shot(2), a_shot(3)), kind=account(NEW))
@@ -45,12 +55,48 @@ async def test_spending_is_known_by_key(harness: RecoveryHarness) -> None:
             assert key not in repr([*lines, await session.ledger.keys.uses(keys.id), keys])
 
 
+async def test_the_command_shows_spending_by_key(harness: RecoveryHarness, capsys: pytest.CaptureFixture[str]) -> None:
+    await harness.run(a_shot(1), kind=account(OLD))
+    await harness.run(film(a_shot(2), a_shot(3)), kind=account(NEW))
+    async with harness.session(kind=account(NEW, OLD)) as session:
+        keys = session.provider.account
+    # A command runs an event loop of its own.
+    command = ["spend", "--by", "key", "--ledger", harness.ledger_url, "--json"]
+    assert await asyncio.to_thread(main, command) == 0
+    answer = json.loads(capsys.readouterr().out)
+    spent = {line["key"]: Decimal(str(line["spent_usd"])) for line in answer["lines"]}
+    usage = harness.emulator.usage()
+    first, second, third = (Decimal(usage["by_prompt"][a_shot(number).prompt]["billed_usd"]) for number in (1, 2, 3))
+    assert spent == {keys.previous_key_fingerprint: first, keys.key_fingerprint: second + third}
+    assert Decimal(str(answer["spent_usd"])) == Decimal(usage["billed_usd"]) > 0
+
+
+async def test_the_last_use_of_a_key_is_noted_and_the_first_one_stays(harness: RecoveryHarness) -> None:
+    await harness.run(a_shot(1), kind=account(OLD))
+    async with harness.session(kind=account(OLD)) as session:
+        await make_old(session, 3)
+        await make_unused_for(session, 2)
+        (before,) = await session.ledger.keys.uses(session.provider.account.id)
+    await harness.run(a_shot(2), kind=account(OLD))
+    async with harness.session(kind=account(OLD)) as session:
+        (after,) = await session.ledger.keys.uses(session.provider.account.id)
+    assert datetime.now(UTC) - before.last_used_at >= timedelta(hours=2)
+    assert datetime.now(UTC) - after.last_used_at < timedelta(minutes=1)
+    assert after.first_used_at == before.first_used_at
+
+
 async def test_an_old_key_is_reminded_of_once_a_day_by_all_processes(harness: RecoveryHarness) -> None:
     reminded: list[KeyUse] = []
     assert statuses(await harness.run(a_shot(1), kind=account(OLD))) == ["stored"]
     async with harness.session(kind=account(OLD)) as session:
+        await make_old(session, 89)
+        session.on_old_key = reminded.append
+        await run_project(session, film(a_shot(2)))
+        (age,) = await check_keys(session)
+        assert (age.ok, "89 days" in age.detail) == (True, True)
+        assert reminded == [], "it is not old yet"
         await make_old(session, 91)
-    for number in (2, 3):
+    for number in (3, 4):
         async with harness.session(kind=account(OLD)) as session:
             session.on_old_key = reminded.append
             await run_project(session, film(a_shot(number)))
