@@ -122,6 +122,7 @@ BY_PATH: Final[Mapping[str, Collection[str]]] = {
         "tests/unit/service/test_idempotency_keys.py",
         "tests/unit/service/test_job_api.py",
         "tests/unit/service/test_jobs.py",
+        "tests/unit/service/test_unusable_stores.py",
         "tests/unit/service/test_webhooks.py",
         "tests/unit/test_imports.py::test_importing_reads_no_setting",
     },

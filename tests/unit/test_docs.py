@@ -78,6 +78,13 @@ def test_readme_names_every_provider_and_what_it_needs() -> None:
             assert variable in section, f"{name} needs {variable}"
 
 
+def test_the_page_asks_for_a_litellm_proxy_without_retries() -> None:
+    (advice,) = re.findall(
+        r"^\*\*A LiteLLM proxy\*\*.*?(?=^$)", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL
+    )
+    assert re.search(r"Set `router_settings: {num_retries: 0}`", advice)
+
+
 def test_projects_of_the_page_are_projects() -> None:
     projects = list(_fenced("yaml"))
     assert projects
@@ -104,6 +111,26 @@ def test_the_table_names_the_providers_that_hold_an_unanswered_submit() -> None:
     outcomes = {row[0].strip("`"): row[2] for row in abilities()}
     held = {provider_name(account) for account in ACCOUNTS if account.holds_at(UnreachableEmulator())}
     assert {name for name, outcome in outcomes.items() if outcome == "**held for a human**"} == held
+
+
+def test_the_security_page_says_what_is_defended_and_what_is_not() -> None:
+    page_text = (ROOT / "docs" / "security.md").read_text(encoding="utf-8")
+    assert re.findall(r"^## (.+)$", page_text, re.MULTILINE) == [
+        "Money",
+        "Keys",
+        "Downloads",
+        "The published file is the verified one",
+        "Text on its way out",
+        "`prefect-video serve`",
+        "Not defended",
+    ]
+    for section in re.split(r"^## .+$", page_text, flags=re.MULTILINE)[1:]:
+        assert section.strip()
+
+
+@pytest.mark.parametrize("file", ["SECURITY.md", "docs/security.md"])
+def test_a_weakness_is_reported_through_the_issue_tracker(file: str) -> None:
+    assert "through the repository's issue tracker" in (ROOT / file).read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("file", PAGES, ids=lambda file: str(file.relative_to(ROOT)))

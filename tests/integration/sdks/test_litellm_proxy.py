@@ -6,6 +6,7 @@ import os
 import subprocess
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -59,12 +60,11 @@ class Proxy:
         return OpenAIProvider(api_key=key, base_url=self.url, profile="litellm", settings=settings)
 
 
-@pytest.fixture(scope="module")
-def proxy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxy]:
-    """Run the proxy in a process of its own; starting it takes half a minute."""
-    folder: Path = tmp_path_factory.mktemp("proxy")
+@contextmanager
+def run_proxy(folder: Path, *, retries: int) -> Iterator[Proxy]:
+    """Run a proxy in a process of its own, with an emulator behind it; starting it takes half a minute."""
     with Emulator(EmulatorSettings(port=0, speed=200, render="plate")) as emulator:
-        config = CONFIG.format(api=f"{emulator.url}/v1", key=emulator.key, retries=0, master=MASTER_KEY)
+        config = CONFIG.format(api=f"{emulator.url}/v1", key=emulator.key, retries=retries, master=MASTER_KEY)
         (folder / "config.yaml").write_text(config)
         with httpx.Client(trust_env=False) as client:
             port = _free_port()
@@ -83,6 +83,20 @@ def proxy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxy]:
             finally:
                 process.kill()
                 process.wait()
+
+
+@pytest.fixture(scope="module")
+def proxy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxy]:
+    """Run the proxy as the providers page asks for."""
+    with run_proxy(tmp_path_factory.mktemp("proxy"), retries=0) as running:
+        yield running
+
+
+@pytest.fixture
+def retrying_proxy(tmp_path: Path) -> Iterator[Proxy]:
+    """Run a proxy that sends a failed submit again."""
+    with run_proxy(tmp_path, retries=1) as running:
+        yield running
 
 
 def _free_port() -> int:
@@ -134,16 +148,28 @@ async def test_it_lists_nothing_so_that_an_unanswered_submit_is_held(proxy: Prox
     await provider.aclose()
 
 
-@pytest.mark.timeout(1200)
-async def test_without_retries_a_submit_that_the_server_fails_is_sent_on_once(proxy: Proxy) -> None:
-    accepted = proxy.emulator.usage()["accepted"]
+async def count_accepted_of_one_submit(proxy: Proxy) -> int:
+    """Submit once to a server that accepts and then answers an error; return how many generations it has accepted."""
+    accepted: int = proxy.emulator.usage()["accepted"]
     proxy.emulator.add_fault(operation="submit", kind="error_after", times=None)
     provider = proxy.provider()
     with pytest.raises(SubmitOutcomeUnknown):
         await provider.submit(SHOT, idempotency_key="k", project="film")
     proxy.emulator.clear_faults()
-    assert proxy.emulator.usage()["accepted"] == accepted + 1
     await provider.aclose()
+    after: int = proxy.emulator.usage()["accepted"]
+    return after - accepted
+
+
+@pytest.mark.timeout(1200)
+async def test_without_retries_a_submit_that_the_server_fails_is_sent_on_once(proxy: Proxy) -> None:
+    assert await count_accepted_of_one_submit(proxy) == 1
+
+
+@pytest.mark.timeout(1200)
+async def test_each_retry_of_the_proxy_may_be_paid_at_the_server_behind_it(retrying_proxy: Proxy) -> None:
+    # What `num_retries: 0` of the providers page is for: we have sent one request, and see one error.
+    assert await count_accepted_of_one_submit(retrying_proxy) == 2
 
 
 @pytest.mark.timeout(1200)

@@ -10,5 +10,17 @@ from tests.support.service_fixtures import (
     sqlite_url,
     url,
 )
+from tests.support.storage_fixtures import bucket, s3
 
-__all__ = ["environment", "ledger", "other", "postgres_server", "postgres_url", "provider", "sqlite_url", "url"]
+__all__ = [
+    "bucket",
+    "environment",
+    "ledger",
+    "other",
+    "postgres_server",
+    "postgres_url",
+    "provider",
+    "s3",
+    "sqlite_url",
+    "url",
+]

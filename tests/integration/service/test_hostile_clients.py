@@ -8,6 +8,7 @@ import json
 import logging
 from pathlib import Path
 
+import httpx
 import pytest
 
 from prefect_video.emulator import Emulator
@@ -89,6 +90,20 @@ async def test_a_request_that_does_not_arrive_ends_at_its_deadline(
     assert "Traceback" not in caplog.text
 
 
+async def test_a_connection_that_is_kept_after_its_answer_ends_at_the_idle_deadline(environment: Path) -> None:
+    # The next request's header has far longer: only the idle deadline can end the connection in this time.
+    async with run_service(idle_seconds=1, header_seconds=600, body_seconds=600) as service:
+        ((reader, writer),) = await open_half_sent(service, b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n", 1)
+        header = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
+        assert header.startswith("http/1.1 200")
+        assert "connection: close" not in header
+        length = int(header.partition("content-length: ")[2].partition("\r\n")[0])
+        assert json.loads(await reader.readexactly(length)) == {"status": "ok"}
+        async with asyncio.timeout(60):
+            assert await reader.read() == b""
+        writer.close()
+
+
 async def test_other_requests_leave_room_for_webhooks(environment: Path, provider: Emulator) -> None:
     async with run_service(connections=18, webhook_connections=16) as service:
         others = await open_half_sent(service, HALF_BODIES[0], 2)
@@ -100,28 +115,45 @@ async def test_other_requests_leave_room_for_webhooks(environment: Path, provide
         assert not any(reader.at_eof() for reader, _ in others)
 
 
-@pytest.mark.parametrize(
-    "body",
-    [
-        '{"prompt": "a \\ud800 cat", "duration": 1}',
-        '{"prompt": "a cat", "duration": 1, "metadata": {"\\udfff": "x"}}',
-        '{"prompt": "a \\u0000 cat", "duration": 1}',
-        '{"prompt": "a cat", "duration": NaN}',
-        '{"prompt": "a cat", "duration": -Infinity}',
-        '{"prompt": "a cat", "duration": 1e999}',
-        '{"prompt": ' + "[" * 30_000 + "]" * 30_000 + "}",
-        "[" * 60_000,
-        '{"prompt": "a cat", "seed": ' + "9" * 5_000 + "}",
-    ],
-)
-async def test_a_body_that_cannot_be_used_is_422(environment: Path, provider: Emulator, body: str) -> None:
+UNUSABLE_BODIES = [
+    '{"prompt": "a \\ud800 cat", "duration": 1}',
+    '{"prompt": "a cat", "duration": 1, "metadata": {"\\udfff": "x"}}',
+    '{"prompt": "a \\u0000 cat", "duration": 1}',
+    '{"prompt": "a cat", "duration": NaN}',
+    '{"prompt": "a cat", "duration": -Infinity}',
+    '{"prompt": "a cat", "duration": 1e999}',
+    '{"prompt": ' + "[" * 30_000 + "]" * 30_000 + "}",
+    "[" * 60_000,
+    '{"prompt": "a cat", "seed": ' + "9" * 5_000 + "}",
+]
+
+
+def wrap_body(path: str, body: str) -> str:
+    """Make one request the only job of a batch, or the only shot of a project, where a path takes those."""
+    if path == "/v1/batches":
+        return f'{{"jobs": [{body}]}}'
+    if path.startswith("/v1/projects"):
+        shot = body.replace("{", '{"id": "one", ', 1)
+        return f'{{"project": "film", "shots": [{shot}]}}'
+    return body
+
+
+@pytest.mark.parametrize("path", ["/generate", "/v1/jobs", "/v1/batches", "/v1/projects", "/v1/projects/plan"])
+async def test_a_body_that_cannot_be_used_is_422(environment: Path, provider: Emulator, path: str) -> None:
     async with run_service() as service:
-        headers = {"Content-Type": "application/json"}
-        answer = await service.client.post("/generate", content=body.encode("latin-1"), headers=headers)
-        assert answer.status_code == 422, answer.text
-        assert json.loads(answer.content)["detail"]
+
+        async def send(body: str) -> httpx.Response:
+            content = wrap_body(path, body).encode("latin-1")
+            return await service.client.post(path, content=content, headers={"Content-Type": "application/json"})
+
+        for body in UNUSABLE_BODIES:
+            answer = await send(body)
+            assert answer.status_code == 422, (body[:80], answer.text)
+            assert json.loads(answer.content)["detail"]
         assert (await service.client.get("/jobs/%00")).status_code == 404
-    assert provider.usage()["submitted"] == 0
+        assert provider.usage()["submitted"] == 0
+        # What is around the bodies is not what was refused.
+        assert (await send('{"prompt": "a cat", "duration": 1}')).status_code in (200, 202)
 
 
 async def test_a_body_that_is_no_json_is_400(environment: Path, provider: Emulator) -> None:

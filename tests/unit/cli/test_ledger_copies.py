@@ -9,6 +9,7 @@ import json
 from pathlib import Path
 
 from prefect_video.ledger import Job, Ledger
+from prefect_video.shots import Shot
 from tests.support.cli_fixtures import InProcess
 from tests.support.records import store_one, submit_one
 
@@ -44,3 +45,26 @@ def test_a_ledger_is_exported_backed_up_while_open_and_pruned(call: InProcess) -
         "removed": {"history": 0, "idempotency_keys": 0, "jobs": 0, "webhook_events": 0},
         "dry_run": True,
     }
+
+
+def test_no_cell_of_an_exported_table_is_a_formula_or_commands_a_terminal(call: InProcess) -> None:
+    hostile = "=cmd|x\x1b[2J"
+
+    async def fill_hostile() -> None:
+        shot = Shot(id="sea", prompt=f"{hostile[:6]}\u202e", model=hostile)
+        async with await Ledger.open() as ledger:
+            job = await submit_one(ledger, 1, project=hostile, degraded=hostile, shot=shot)
+            await ledger.jobs.record_ended(job.id, "failed", hostile, actual_usd=None)
+
+    asyncio.run(fill_hostile())
+    exported = {name: call("ledger", "export", "--format", "csv", "--table", name).out for name in ("jobs", "history")}
+    for text in exported.values():
+        assert {"\x1b", "\u202e"}.isdisjoint(text)
+    (job,) = csv.DictReader(io.StringIO(exported["jobs"]))
+    for column in ("project", "degraded", "error_message"):
+        assert job[column] == "'=cmd|x\\u001b[2J", column
+    # The shot is a record: its model and its prompt are within JSON, which begins a cell as no formula does.
+    assert job["shot"].startswith("{")
+    assert json.loads(job["shot"])["model"] == hostile
+    *_, end = csv.DictReader(io.StringIO(exported["history"]))
+    assert any(cell.startswith("'=cmd|x\\u001b") for cell in end.values())

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from prefect_video.downloads import DEFAULT_SETTINGS
 from prefect_video.downloads.media import probe
 from prefect_video.generations import Generation
 from prefect_video.ledger import State
 from prefect_video.pipeline.reports import ProjectReport
+from prefect_video.pipeline.steps.download import _settings as find_settings
 from prefect_video.pipeline.steps.download import spool_file
 from prefect_video.providers.openrouter.provider import OpenRouterProvider
 from prefect_video.providers.sora.provider import SoraProvider
@@ -153,3 +156,24 @@ async def test_a_completed_generation_that_is_reported_in_progress_is_fetched_la
     assert statuses(await harness.run(a_shot())) == ["failed"]
     assert statuses(await harness.run(a_shot())) == ["stored"]
     assert harness.paid == (1, 1)
+
+
+@pytest.mark.parametrize(("age_seconds", "left_seconds"), [(0, 30), (20, 10), (3600, 0)])
+async def test_a_file_is_waited_for_until_half_a_minute_after_its_generation_has_completed(
+    harness: RecoveryHarness, age_seconds: float, left_seconds: float
+) -> None:
+    await harness.interrupt(a_shot(), "downloading")
+    job = await harness.row()
+    async with harness.session() as session:
+        # Anything else that has happened to the job since does not count.
+        completed = datetime.now(UTC) - timedelta(seconds=age_seconds)
+        job = job.model_copy(update={"completed_at": completed, "updated_at": datetime.now(UTC) - timedelta(hours=2)})
+        assert find_settings(session, job).unready_seconds == pytest.approx(left_seconds, abs=2)
+
+
+async def test_the_least_speed_is_the_sessions_and_averaged_over_half_a_minute(harness: RecoveryHarness) -> None:
+    await harness.interrupt(a_shot(), "downloading")
+    async with harness.session(download_min_bytes_per_second=12_345) as session:
+        settings = find_settings(session, await harness.row())
+    assert settings.min_bytes_per_second == 12_345
+    assert settings.speed_window_seconds == DEFAULT_SETTINGS.speed_window_seconds == 30

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,8 +12,10 @@ from pydantic import SecretStr
 
 from prefect_video.blocks import OpenAICredentials
 from prefect_video.errors import InvalidInput
+from prefect_video.providers import Provider
 from prefect_video.providers.openai.provider import OpenAIProvider
 from prefect_video.providers.registry import open_provider, provider_names
+from prefect_video.session import NameResolver, SessionRef, open_session
 from prefect_video.shots import Shot
 
 SHOT = Shot(id="a", prompt="a cat", duration=4, resolution="720p")
@@ -88,6 +92,28 @@ def test_a_block_opens_its_server(monkeypatch: pytest.MonkeyPatch) -> None:
     strict = {"breaker_failures": 2, "breaker_seconds": 10.0, "on_open": "fail"}
     strict |= {"deadline_seconds": 60.0, "on_deadline": "hold"}
     assert strict.items() <= build_block(**strict).session_overrides().items()
+
+
+async def test_a_block_decides_what_its_sessions_do_with_a_video_that_is_not_as_requested(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("PREFECT_VIDEO_ON_MISMATCH", raising=False)
+
+    class OneBlock(NameResolver):
+        """A resolver of one block, whatever it is called."""
+
+        def __init__(self, block: OpenAICredentials) -> None:
+            self._block = block
+
+        async def provider(self, name: str) -> tuple[Provider, Mapping[str, Any]]:
+            """Open the provider of the block."""
+            return self._block.open(), self._block.session_overrides()
+
+    ref = SessionRef.from_names("openai", str(tmp_path / "videos"), f"sqlite:///{tmp_path / 'ledger.db'}")
+    for fields, expected in (({"on_mismatch": "accept"}, "accept"), ({}, "hold")):
+        block = build_block(api_key=SecretStr("sk-1"), **fields)
+        async with await open_session(ref, resolver=OneBlock(block)) as session:
+            assert session.settings.on_mismatch == expected
 
 
 def test_a_block_takes_the_secret_that_is_being_rotated_out() -> None:

@@ -112,19 +112,6 @@ async def test_an_empty_mount_point_is_no_reason_to_pay(environment: Path, provi
     assert provider.usage()["billed"] == 1
 
 
-async def test_a_store_that_cannot_be_written_is_found_before_paying(
-    environment: Path, provider: Emulator, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (environment / "file").write_text("in the way")
-    monkeypatch.setenv("PREFECT_VIDEO_STORE", str(environment / "file" / "videos"))
-    async with run_service() as service:
-        for _ in range(2):
-            answer = await generate(service)
-            assert answer.status_code == 503
-            assert "a part of the path is a file" in answer.text
-    assert provider.usage()["submitted"] == 0
-
-
 async def test_the_same_request_at_once_is_paid_once(environment: Path, provider: Emulator) -> None:
     async with run_service() as service:
         answers = await asyncio.gather(*(generate(service) for _ in range(20)))
