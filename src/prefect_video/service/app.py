@@ -48,7 +48,7 @@ from prefect_video.service.readiness import Readiness
 from prefect_video.service.sessions import Sessions, open_sessions
 from prefect_video.service.settings import ServiceSettings
 from prefect_video.service.status import StatusPage
-from prefect_video.service.token_source import open_tokens
+from prefect_video.service.token_source import open_tokens, watch_block
 from prefect_video.service.webhooks import Inbox, WebhookReceiver, Workers, handle, webhook_routes
 from prefect_video.session import Session
 
@@ -275,6 +275,9 @@ class ServiceRuntime:
         self._sweeps.append(asyncio.create_task(self.watch.run(self.sessions.sessions), name="watch credentials"))
         if self.settings.has_job_api:
             self.callbacks.start()
+            if (block := self.settings.tokens_block) is not None:
+                watching = watch_block(self.tokens, block, self.settings.reload_seconds)
+                self._sweeps.append(asyncio.create_task(watching, name="watch tokens"))
             self._sweeps.append(asyncio.create_task(self._resume(), name="resume jobs"))
         if self.settings.collect:
             self._sweeps.append(asyncio.create_task(self._refresh_galleries(), name="refresh galleries"))
