@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import HTMLResponse, JSONResponse
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict
 
 from prefect_video import __version__
 from prefect_video._clean_text import enable_clean_logs
@@ -100,7 +100,7 @@ def _add_service(app: FastAPI, runtime: ServiceRuntime) -> None:
     app.state.watch = runtime.watch
     app.state.status_page = StatusPage(sessions, runtime.api.guard, runtime.tokens, has_tokens=has_job_api)
     app.state.readiness = Readiness(sessions)
-    app.state.document = build_openapi(app, sessions)
+    app.state.document = build_openapi(app, sessions, knows_hosts=bool(runtime.settings.hosts))
     app.state.ledger_metrics = LedgerMetrics(sessions)
 
 
@@ -162,6 +162,8 @@ class Health(BaseModel):
         status: `ok`, or what is wrong.
     """
 
+    model_config = ConfigDict(json_schema_extra={"example": {"status": "ok"}})
+
     status: str
 
 
@@ -172,6 +174,8 @@ class Ready(Health):
         ledger: `ok`, or what is wrong.
         store: `ok`, or what is wrong.
     """
+
+    model_config = ConfigDict(json_schema_extra={"example": {"status": "ok", "ledger": "ok", "store": "ok"}})
 
     ledger: str
     store: str
