@@ -20,6 +20,7 @@ from prefect_video.pipeline import run_project
 from prefect_video.projects import Project
 from prefect_video.service import add_token, create_token
 from prefect_video.service.api_tokens import ApiTokens, Scope, parse_tokens
+from tests.support.records import a_generation
 from tests.support.service_fixtures import Service, open_environment_session, run_service
 from tests.unit.service.test_jobs import REQUEST, generate, wait_for_status
 
@@ -136,6 +137,8 @@ async def test_a_key_is_of_one_token(environment: Path, provider: Emulator, clie
 
 
 async def test_jobs_are_listed_in_pages_and_by_what_they_are(environment: Path, provider: Emulator) -> None:
+    # So slow that no job ends by itself.
+    provider.change_speed(0.001)
     async with run_service() as service:
         ids = [(await generate(service, prompt=f"cat {n}", id=f"s_{n}")).json()["job_id"] for n in range(5)]
         seen: list[str] = []
@@ -152,6 +155,15 @@ async def test_jobs_are_listed_in_pages_and_by_what_they_are(environment: Path, 
         assert await listed(shot="s_3") == ["s_3"]
         assert await listed(shot="s-3") == await listed(project="other") == await listed(held="true") == []
         assert await listed(since="2999-01-01T00:00:00Z") == await listed(state="lost") == []
+        assert await listed(since="2020-01-01T00:00:00Z") == ["s_4", "s_3", "s_2", "s_1", "s_0"]
+        jobs = [await wait_for_status(service, job_id, "processing") for job_id in ids]
+        async with await open_environment_session() as session:
+            await session.ledger.jobs.hold(ids[2], "looked at by the tests")
+            await session.ledger.jobs.record_completed(ids[1], a_generation(jobs[1]["generation_id"]))
+        assert await listed(held="true") == ["s_2"]
+        assert await listed(held="false") == ["s_4", "s_3", "s_1", "s_0"]
+        assert await listed(state="completed") == ["s_1"]
+        assert await listed(state="submitted") == ["s_4", "s_3", "s_2", "s_0"]
         for bad in ({"cursor": "x"}, {"since": "yesterday"}, {"state": "new"}, {"limit": "0"}, {"project": "a b"}):
             assert_problem(await service.client.get("/v1/jobs", params=bad), 422)
 
