@@ -39,7 +39,7 @@ def build_openapi(app: FastAPI, sessions: Sessions, *, knows_hosts: bool) -> dic
     if knows_hosts:
         for operations in document["paths"].values():
             for operation in operations.values():
-                operation["responses"] |= {str(status): said for status, said in describe_problems(421).items()}
+                operation["responses"] |= {str(status): entry for status, entry in describe_problems(421).items()}
     return document
 
 
