@@ -20,6 +20,7 @@ SHARE_PREFECT: Final = (
     "tests/integration/service/test_deployment_queue.py",
     "tests/integration/service/test_key_reload.py",
     "tests/integration/service/test_prefect.py",
+    "tests/integration/service/test_tokens_block.py",
 )
 """These start Prefect's server or its databases, which takes long: one process of the suite runs them all.
 

@@ -101,10 +101,12 @@ class ApiTokens:
     Attributes:
         fixed: The tokens that do not change while the service runs.
         file: A file with further tokens.
+        block: The tokens of a saved block, as it was read last.
     """
 
     fixed: tuple[ApiToken, ...] = ()
     file: Path | None = None
+    block: tuple[ApiToken, ...] = ()
     _loaded: tuple[ApiToken, ...] = field(default=(), init=False)
     _version: tuple[int, int] | None = field(default=None, init=False)
     _checked_at: float = field(default=-math.inf, init=False)
@@ -118,7 +120,7 @@ class ApiTokens:
     def all(self) -> tuple[ApiToken, ...]:
         """Return all tokens."""
         self._reload()
-        return (*self.fixed, *self._loaded)
+        return (*self.fixed, *self.block, *self._loaded)
 
     def find(self, name: str) -> ApiToken | None:
         """Return the token with a name."""
@@ -164,7 +166,7 @@ class ApiTokens:
             logger.error("the tokens stay as they were: %s", error)
 
     def _refuse_reserved(self, loaded: Sequence[ApiToken]) -> None:
-        taken = {token.name for token in self.fixed}
+        taken = {token.name for token in (*self.fixed, *self.block)}
         if twice := [token.name for token in loaded if token.name in taken]:
             raise InvalidInput(f"{self.file}: the name {twice[0]!r} belongs to another token of this service")
 

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import HTMLResponse, JSONResponse
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict
 
 from prefect_video import __version__
 from prefect_video._clean_text import enable_clean_logs
@@ -48,7 +48,7 @@ from prefect_video.service.readiness import Readiness
 from prefect_video.service.sessions import Sessions, open_sessions
 from prefect_video.service.settings import ServiceSettings
 from prefect_video.service.status import StatusPage
-from prefect_video.service.token_source import open_tokens
+from prefect_video.service.token_source import open_tokens, watch_block
 from prefect_video.service.webhooks import Inbox, WebhookReceiver, Workers, handle, webhook_routes
 from prefect_video.session import Session
 
@@ -100,7 +100,7 @@ def _add_service(app: FastAPI, runtime: ServiceRuntime) -> None:
     app.state.watch = runtime.watch
     app.state.status_page = StatusPage(sessions, runtime.api.guard, runtime.tokens, has_tokens=has_job_api)
     app.state.readiness = Readiness(sessions)
-    app.state.document = build_openapi(app, sessions)
+    app.state.document = build_openapi(app, sessions, knows_hosts=bool(runtime.settings.hosts))
     app.state.ledger_metrics = LedgerMetrics(sessions)
 
 
@@ -162,6 +162,8 @@ class Health(BaseModel):
         status: `ok`, or what is wrong.
     """
 
+    model_config = ConfigDict(json_schema_extra={"example": {"status": "ok"}})
+
     status: str
 
 
@@ -172,6 +174,8 @@ class Ready(Health):
         ledger: `ok`, or what is wrong.
         store: `ok`, or what is wrong.
     """
+
+    model_config = ConfigDict(json_schema_extra={"example": {"status": "ok", "ledger": "ok", "store": "ok"}})
 
     ledger: str
     store: str
@@ -275,6 +279,9 @@ class ServiceRuntime:
         self._sweeps.append(asyncio.create_task(self.watch.run(self.sessions.sessions), name="watch credentials"))
         if self.settings.has_job_api:
             self.callbacks.start()
+            if (block := self.settings.tokens_block) is not None:
+                watching = watch_block(self.tokens, block, self.settings.reload_seconds)
+                self._sweeps.append(asyncio.create_task(watching, name="watch tokens"))
             self._sweeps.append(asyncio.create_task(self._resume(), name="resume jobs"))
         if self.settings.collect:
             self._sweeps.append(asyncio.create_task(self._refresh_galleries(), name="refresh galleries"))

@@ -7,8 +7,9 @@ from typing import Any, Final
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
-from prefect_video.service.problems import Problem
+from prefect_video.service.problems import Problem, describe_problems
 from prefect_video.service.sessions import Sessions
+from prefect_video.service.webhooks import describe_webhooks
 
 _DESCRIPTION: Final = (
     "Requests for videos, paid for at most once: a request that is repeated with its `Idempotency-Key` is the same"
@@ -16,8 +17,14 @@ _DESCRIPTION: Final = (
 )
 
 
-def build_openapi(app: FastAPI, sessions: Sessions) -> dict[str, Any]:
-    """Build the document of an application, once its routes are there."""
+def build_openapi(app: FastAPI, sessions: Sessions, *, knows_hosts: bool) -> dict[str, Any]:
+    """Build the document of an application, once its routes are there.
+
+    Args:
+        app: The application.
+        sessions: The open sessions, one per account.
+        knows_hosts: Whether requests for hosts that are not known are refused.
+    """
     document = get_openapi(
         title=app.title, version=app.version, description=_DESCRIPTION, routes=app.routes, openapi_version="3.1.0"
     )
@@ -28,6 +35,11 @@ def build_openapi(app: FastAPI, sessions: Sessions) -> dict[str, Any]:
     for unused in ("HTTPValidationError", "ValidationError"):
         schemas.pop(unused, None)
     _name_accounts(schemas, sessions)
+    document["paths"] |= describe_webhooks()
+    if knows_hosts:
+        for operations in document["paths"].values():
+            for operation in operations.values():
+                operation["responses"] |= {str(status): entry for status, entry in describe_problems(421).items()}
     return document
 
 

@@ -20,7 +20,7 @@ class ServiceSettings(EnvironmentSettings):
         ledger: The ledger that runs and the service share; by default as for runs.
         api_token: Bearer token of the job API with all scopes; without any token there is no job API.
         tokens_file: File of named tokens, as `prefect-video tokens create` prints them; read again when it changes.
-        tokens_block: `video-api-tokens/name`: a saved block with the same content.
+        tokens_block: `video-api-tokens/name`: a saved block with the same content, read again every `reload_seconds`.
         callback_secret: Signs the callbacks of `api_token`, `whsec_…`; each named token has its own.
         callback_hosts: Hosts that may be called although their addresses are not public, separated by commas.
         callback_retry_seconds: Delay before the second attempt of a callback; each further one is four times as long.
@@ -44,7 +44,8 @@ class ServiceSettings(EnvironmentSettings):
         attempts: Attempts to handle an event; then it waits in the ledger for a sweep, each time for a later one.
         retry_seconds: Delay before the second attempt; doubles with each further one.
         sweep_seconds: Interval between two searches for unfinished work, of this service or one that died.
-        reload_seconds: Interval between two reads of the accounts' saved blocks, whose keys and secrets may be new.
+        reload_seconds: Interval between two reads of the saved blocks: of the accounts, whose keys and secrets may be
+            new, and of the tokens.
         keep_days: Days for which handled events are kept, to recognise duplicates.
     """
 

@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+import logging
+from collections.abc import Sequence
+from typing import Final
 
 from prefect_video.errors import InvalidInput
 from prefect_video.service.api_tokens import ApiToken, ApiTokens, default_token, parse_tokens
 from prefect_video.service.settings import ServiceSettings
+
+logger = logging.getLogger(__name__)
+
+_SLUG: Final = "video-api-tokens/"
 
 
 async def open_tokens(settings: ServiceSettings) -> ApiTokens:
@@ -16,22 +23,58 @@ async def open_tokens(settings: ServiceSettings) -> ApiTokens:
     Raises:
         InvalidInput: A token, the file or the block cannot be used.
     """
-    fixed: list[ApiToken] = []
+    fixed: tuple[ApiToken, ...] = ()
     if settings.api_token is not None:
-        fixed.append(default_token(settings.api_token, settings.callback_secret))
+        fixed = (default_token(settings.api_token, settings.callback_secret),)
+    block: tuple[ApiToken, ...] = ()
     if settings.tokens_block is not None:
-        # Prefect takes seconds to import and is not needed without blocks.
-        blocks = await asyncio.to_thread(importlib.import_module, "prefect_video.blocks")
-        name = settings.tokens_block.removeprefix("video-api-tokens/")
-        try:
-            block = await blocks.VideoApiTokens.aload(name)
-        except ValueError as error:
-            raise InvalidInput(f"tokens_block: {error}") from error
-        fixed += parse_tokens(block.tokens.get_secret_value(), f"video-api-tokens/{name}")
-    names = [token.name for token in fixed]
-    if len(set(names)) < len(names):
-        raise InvalidInput(f"tokens_block: the name {names[0]!r} belongs to PREFECT_VIDEO_SERVICE_API_TOKEN")
+        block = await _load_block(settings.tokens_block)
+        _refuse_reserved(block, fixed)
     try:
-        return ApiTokens(tuple(fixed), settings.tokens_file)
+        return ApiTokens(fixed, settings.tokens_file, block)
     except (OSError, UnicodeDecodeError) as error:
         raise InvalidInput(f"tokens_file: cannot read {settings.tokens_file}: {error}") from error
+
+
+async def watch_block(tokens: ApiTokens, name: str, interval_seconds: float) -> None:
+    """Read a block of tokens again and again, until cancelled; one that cannot be used leaves the tokens as they were.
+
+    Args:
+        tokens: The tokens of the service.
+        name: Name of the block.
+        interval_seconds: Seconds between two reads.
+    """
+    failing = False
+    while True:
+        await asyncio.sleep(interval_seconds)
+        try:
+            block = await _load_block(name)
+            _refuse_reserved(block, [token for token in tokens.all() if token not in tokens.block])
+        except Exception as error:  # noqa: BLE001 -- Prefect's server may be away: the next read tries again
+            if not failing:
+                logger.error("the tokens stay as they were: %s", error)
+            failing = True
+            continue
+        tokens.block, failing = block, False
+
+
+async def _load_block(name: str) -> tuple[ApiToken, ...]:
+    """Read the tokens of a block as it is now.
+
+    Raises:
+        InvalidInput: There is no such block, or its content cannot be used.
+    """
+    # Prefect takes seconds to import and is not needed without blocks.
+    blocks = await asyncio.to_thread(importlib.import_module, "prefect_video.blocks")
+    name = name.removeprefix(_SLUG)
+    try:
+        block = await blocks.VideoApiTokens.aload(name)
+    except ValueError as error:
+        raise InvalidInput(f"tokens_block: {error}") from error
+    return parse_tokens(block.tokens.get_secret_value(), f"{_SLUG}{name}")
+
+
+def _refuse_reserved(block: Sequence[ApiToken], others: Sequence[ApiToken]) -> None:
+    taken = {token.name for token in others}
+    if twice := [token.name for token in block if token.name in taken]:
+        raise InvalidInput(f"tokens_block: the name {twice[0]!r} belongs to another token of this service")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -90,6 +91,9 @@ async def test_requests_go_through_queue_and_workers_and_survive_restarts_and_ki
         await wait_for_runs(client, unwanted["job_id"], "Cancelled")
     assert provider.usage()["submitted"] == 0, "the service sends nothing by itself"
 
+    # The workers' webhooks go to the service, which is not there yet: what is sent before waits at its socket.
+    port_socket = socket.create_server(("127.0.0.1", 0))
+    monkeypatch.setenv("PREFECT_VIDEO_WEBHOOK_URL", f"http://127.0.0.1:{port_socket.getsockname()[1]}")
     # Until it is slow no more, nothing ends, so that the first process dies in the middle.
     provider.change_speed(0.001)
     with run_worker(prefect_api, POOL, environment / "worker", limit=1) as worker:
@@ -100,7 +104,7 @@ async def test_requests_go_through_queue_and_workers_and_survive_restarts_and_ki
         worker.kill_flow_processes()
         await wait_for_runs(client, killed["job_id"], "Crashed")
         provider.change_speed(200)
-        async with run_service(**settings) as service:
+        async with run_service(port_socket, **settings) as service:
             made = [await wait_for_end(service, f"/v1/jobs/{killed['job_id']}")]
             project = await wait_for_end(service, f"/v1/projects/{film['id']}")
             made += project["jobs"]
@@ -108,6 +112,9 @@ async def test_requests_go_through_queue_and_workers_and_survive_restarts_and_ki
             assert {(await read_video(service, job))[4:8] for job in made} == {b"ftyp"}
             await wait_for_runs(client, killed["job_id"], "Crashed", "Completed")
             gone = await wait_for_end(service, f"/v1/jobs/{unwanted['job_id']}")
+            async with asyncio.timeout(PATIENCE_SECONDS):
+                while not await service.count("prefect_video_webhooks_handled_total", outcome="completed"):
+                    await asyncio.sleep(0.1)
     assert "cancelled before it was sent" in gone["error"]
     books = {prompt: (line["accepted"], line["billed_usd"]) for prompt, line in provider.usage()["by_prompt"].items()}
     assert books == {"killed": (1, "0.30"), "long": (1, "0.60"), "short": (1, "0.30")}

@@ -17,7 +17,7 @@ from prefect_video.service import add_token, create_token
 from tests.integration.gallery.test_browser import HOSTILE, find_chromium
 from tests.support.records import a_request
 from tests.support.service_fixtures import TOKEN, Service, open_environment_session, run_service
-from tests.unit.service.test_jobs import REQUEST
+from tests.unit.service.test_jobs import REQUEST, wait_for_status
 
 playwright = pytest.importorskip("playwright.async_api", reason="playwright is not installed")
 axe = pytest.importorskip("axe_playwright_python.async_playwright", reason="axe-playwright-python is not installed")
@@ -76,6 +76,20 @@ async def test_plans_quotas_and_the_queue_by_priority_are_shown(
         assert line[1] == f"quota used up until {until:%Y-%m-%d %H:%M} UTC"
 
 
+async def test_jobs_and_what_they_cost_are_shown(environment: Path, provider: Emulator) -> None:
+    async with run_service(collect=True, sweep_seconds=0.1) as service:
+        stored = (await service.client.post("/v1/jobs", json=REQUEST)).json()
+        await wait_for_status(service, stored["job_id"], "completed")
+        assert await read_states(service) == [["stored", "1"]]
+        assert await read_figures(service) == {"spent today": "$0.30", "spent this month": "$0.30", "reserved": "$0.00"}
+        # So slow that it does not end.
+        provider.change_speed(0.001)
+        waiting = (await service.client.post("/v1/jobs", json={**REQUEST, "prompt": "a dog", "duration": 2})).json()
+        await wait_for_status(service, waiting["job_id"], "processing")
+        assert await read_states(service) == [["submitted", "1"], ["stored", "1"]]
+        assert await read_figures(service) == {"spent today": "$0.30", "spent this month": "$0.30", "reserved": "$0.60"}
+
+
 async def test_what_fallbacks_have_given_up_is_shown(environment: Path, provider: Emulator) -> None:
     async with run_service() as service:
         page = (await service.client.get("/status")).text
@@ -91,8 +105,25 @@ async def test_what_fallbacks_have_given_up_is_shown(environment: Path, provider
 
 async def read_accounts(service: Service) -> list[list[str]]:
     """Read the rows of the table of accounts, as text."""
+    return await read_table(service, "Plans and quotas")
+
+
+async def read_states(service: Service) -> list[list[str]]:
+    """Read the rows of the table of jobs by their state, as text."""
+    return await read_table(service, "Jobs of this month")
+
+
+async def read_figures(service: Service) -> dict[str, str]:
+    """Read the figures of money at the top of the page."""
     page = (await service.client.get("/status")).text
-    table = page.partition("Plans and quotas")[2].partition("<tbody>")[2].partition("</tbody>")[0]
+    figures = dict(re.findall(r"<dt>(.*?)</dt><dd>(.*?)</dd>", page))
+    return {name: figures[name] for name in ("spent today", "spent this month", "reserved")}
+
+
+async def read_table(service: Service, title: str) -> list[list[str]]:
+    """Read the rows of the table below a title, as text."""
+    page = (await service.client.get("/status")).text
+    table = page.partition(title)[2].partition("<tbody>")[2].partition("</tbody>")[0]
     cells = [re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row, re.DOTALL) for row in table.split("</tr>")[:-1]]
     return [[re.sub(r"<[^>]+>", "", cell).strip() for cell in row] for row in cells]
 

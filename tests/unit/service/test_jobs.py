@@ -6,6 +6,7 @@ import asyncio
 import socket
 import sqlite3
 from collections.abc import AsyncIterator
+from datetime import datetime, timedelta
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -57,11 +58,16 @@ async def test_a_request_becomes_a_stored_video(
         job = answer.json()
         assert job["status"] == "queued"
         assert job["estimated_time"] > 0
+        assert job["stored_at"] is None
         assert answer.headers["location"] == f"/jobs/{job['job_id']}"
         done = await wait_for_status(service, job["job_id"], "completed", "failed")
         assert done["status"] == "completed", done
         assert Path(done["uri"].removeprefix("file://")).exists()
         assert done["cost_usd"] == 0.3
+        steps = ("created_at", "submitted_at", "completed_at", "stored_at", "updated_at")
+        times = [datetime.fromisoformat(done[step]) for step in steps]
+        assert times == sorted(times)
+        assert {time.utcoffset() for time in times} == {timedelta(0)}
         again = await generate(service)
         assert (again.status_code, again.json()["job_id"]) == (200, job["job_id"])
     assert provider.usage()["billed"] == 1

@@ -13,6 +13,7 @@ from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response
 from fastapi.responses import StreamingResponse
 from fastapi.routing import APIRoute
 from pydantic import AwareDatetime, BeforeValidator
+from pydantic.config import JsonDict
 from starlette.exceptions import HTTPException
 
 from prefect_video.downloads import check_url
@@ -27,7 +28,7 @@ from prefect_video.service.jobs.guard import BEARER, Guard, token_of
 from prefect_video.service.jobs.project_service import ProjectService
 from prefect_video.service.jobs.service import JobService
 from prefect_video.service.jobs.video_links import VideoLinks, serve_video
-from prefect_video.service.jobs.views import ENDED, BatchItem, BatchView, JobPage, JobView, ProjectView, SpendView
+from prefect_video.service.jobs.views import ENDED, PLAN, BatchItem, BatchView, JobPage, JobView, ProjectView, SpendView
 from prefect_video.service.metrics import Metrics
 from prefect_video.service.problems import Refused, build_problem, describe_problems, translate_errors
 from prefect_video.service.sessions import Sessions
@@ -148,7 +149,7 @@ def _add_project_routes(routes: APIRouter, handlers: _Handlers, read: type[APIRo
     """Add the routes that make, plan and find projects."""
     path = "/v1/projects"
     _add(routes, "POST", path, handlers.create_project, large, ProjectView, status=202, also=(200,), refusals=(402,))
-    _add(routes, "POST", "/v1/projects/plan", handlers.plan_project, large, dict[str, Any])
+    _add(routes, "POST", "/v1/projects/plan", handlers.plan_project, large, dict[str, Any], example=PLAN)
     _add(routes, "GET", "/v1/projects/{project_id}", handlers.find_project, read, ProjectView, refusals=(404,))
 
 
@@ -184,9 +185,12 @@ def _add(
     status: int = 200,
     also: tuple[int, ...] = (),
     refusals: tuple[int, ...] = (),
+    example: JsonDict | None = None,
 ) -> None:
-    """Add one operation, with every answer that it can give."""
+    """Add one operation, with every answer that it can give; `example` is one where the model has none."""
     responses = describe_problems(*_REFUSALS, *refusals)
+    if example is not None:
+        responses[status] = {"content": {"application/json": {"example": example}}}
     for other in also:
         responses[other] = {"model": model, "description": "It exists already, and is not paid again"}
     tag = "projects" if "/projects" in path else "spend" if path.endswith("spend") else "jobs"

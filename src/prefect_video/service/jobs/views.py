@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import Final, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic.config import JsonDict
 
 from prefect_video.ledger import Choice, Job, ProjectRequest, State
 from prefect_video.quality import Finding, Quality
@@ -24,6 +25,66 @@ _STATUSES: Final[dict[State, JobStatus]] = {
     State.STORED: "completed",
     State.CANCELLED: "cancelled",
 }
+
+
+_JOB: Final[JsonDict] = {
+    "job_id": "3fa94c07-6f0e-4a63-9a3c-2a3f0f1f8a11",
+    "status": "completed",
+    "state": "stored",
+    "project": "cats",
+    "shot": "a-cat-on-a-skateboard",
+    "take": 1,
+    "takes": 2,
+    "chosen": True,
+    "model": "sora-2",
+    "provider": "sora",
+    "requester": "web",
+    "generation_id": "gen_01",
+    "created_at": "2026-01-31T12:00:00Z",
+    "updated_at": "2026-01-31T12:02:00Z",
+    "submitted_at": "2026-01-31T12:00:01Z",
+    "completed_at": "2026-01-31T12:01:58Z",
+    "stored_at": "2026-01-31T12:02:00Z",
+    "uri": "s3://videos/cats/a-cat-on-a-skateboard.mp4",
+    "url": "https://video.example.com/v1/jobs/3fa94c07-6f0e-4a63-9a3c-2a3f0f1f8a11/video?token=web&expires=1769867520&signature=5d41",
+    "quality": {
+        "score": 0.82,
+        "flags": [{"kind": "silent", "detail": "no sound above -60 dB", "policy": "flag"}],
+    },
+    "cost_usd": 1.2,
+}
+"""A job, for readers of the document."""
+
+PLAN: Final[JsonDict] = {
+    "project": "cats",
+    "provider": "sora",
+    "shots": [
+        {
+            "id": "a-cat-on-a-skateboard",
+            "action": "generate",
+            "prompt": "a cat on a skateboard",
+            "duration": 4,
+            "resolution": "720p",
+            "aspect_ratio": "16:9",
+            "estimate_usd": 1.2,
+            "provider": "sora",
+        }
+    ],
+    "limits": [
+        {
+            "name": "project cats",
+            "limit_usd": 20,
+            "spent_usd": 0,
+            "reserved_usd": 0,
+            "videos": 0,
+        }
+    ],
+    "cost_usd": 1.2,
+    "unpriced": 0,
+    "later": {},
+    "fits": True,
+}
+"""A plan, for readers of the document."""
 
 
 class QualityView(BaseModel):
@@ -62,36 +123,7 @@ class JobView(BaseModel):
         requester: Name of the token that is charged; None for runs of the operator.
     """
 
-    model_config = ConfigDict(
-        json_schema_extra={
-            "example": {
-                "job_id": "3fa94c07-6f0e-4a63-9a3c-2a3f0f1f8a11",
-                "status": "completed",
-                "state": "stored",
-                "project": "cats",
-                "shot": "a-cat-on-a-skateboard",
-                "take": 1,
-                "takes": 2,
-                "chosen": True,
-                "model": "sora-2",
-                "provider": "sora",
-                "requester": "web",
-                "generation_id": "gen_01",
-                "created_at": "2026-01-31T12:00:00Z",
-                "updated_at": "2026-01-31T12:02:00Z",
-                "submitted_at": "2026-01-31T12:00:01Z",
-                "completed_at": "2026-01-31T12:01:58Z",
-                "stored_at": "2026-01-31T12:02:00Z",
-                "uri": "s3://videos/cats/a-cat-on-a-skateboard.mp4",
-                "url": "https://video.example.com/v1/jobs/3fa94c07-6f0e-4a63-9a3c-2a3f0f1f8a11/video?token=web&expires=1769867520&signature=5d41",
-                "quality": {
-                    "score": 0.82,
-                    "flags": [{"kind": "silent", "detail": "no sound above -60 dB", "policy": "flag"}],
-                },
-                "cost_usd": 1.2,
-            }
-        }
-    )
+    model_config = ConfigDict(json_schema_extra={"example": _JOB})
 
     job_id: str
     status: JobStatus
@@ -160,6 +192,8 @@ class JobPage(BaseModel):
         next_cursor: The `cursor` of the next page; None on the last one.
     """
 
+    model_config = ConfigDict(json_schema_extra={"example": {"jobs": [_JOB], "next_cursor": "WyIyMDI2LTAxLTMxIl0"}})
+
     jobs: list[JobView]
     next_cursor: str | None = None
 
@@ -181,6 +215,25 @@ class BatchItem(BaseModel):
 class BatchView(BaseModel):
     """The answers to a batch, in the order of its requests."""
 
+    model_config = ConfigDict(
+        json_schema_extra={
+            "example": {
+                "jobs": [
+                    {"status": 200, "job": _JOB},
+                    {
+                        "status": 422,
+                        "problem": {
+                            "type": "about:blank",
+                            "title": "Unprocessable Content",
+                            "status": 422,
+                            "detail": "there is no account 'other'",
+                        },
+                    },
+                ]
+            }
+        }
+    )
+
     jobs: list[BatchItem]
 
 
@@ -199,6 +252,21 @@ class ProjectView(BaseModel):
         jobs: The jobs of its shots, as far as they have begun.
         error: Why not every shot is stored, and what to do.
     """
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "example": {
+                "id": "project-9c1f6a0e-52bb-4d0a-8a51-3b8b5a3f4f77",
+                "project": "cats",
+                "status": "completed",
+                "requester": "web",
+                "created_at": "2026-01-31T12:00:00Z",
+                "ended_at": "2026-01-31T12:02:01Z",
+                "cost_usd": 1.2,
+                "jobs": [_JOB],
+            }
+        }
+    )
 
     id: str
     project: str
@@ -242,6 +310,19 @@ class SpendView(BaseModel):
         limit_usd: The monthly limit; None for none.
         left_usd: What is left of it.
     """
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "example": {
+                "token": "web",
+                "spent_usd": 12.4,
+                "reserved_usd": 1.2,
+                "videos": 11,
+                "limit_usd": 50.0,
+                "left_usd": 36.4,
+            }
+        }
+    )
 
     token: str
     spent_usd: float
