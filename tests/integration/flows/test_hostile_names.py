@@ -1,4 +1,4 @@
-"""Names that command whoever shows them: what flows write for Prefect's pages, and the log of each of their processes."""
+"""Names that command the page or terminal that shows them: what flows write for Prefect, and the log of each process."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ import io
 import json
 from pathlib import Path
 
-from prefect_video.ledger import Job, Ledger
+from prefect_video.ledger import Job, Ledger, State
 from prefect_video.shots import Shot
 from tests.support.cli_fixtures import InProcess
 from tests.support.records import store_one, submit_one
@@ -54,7 +54,7 @@ def test_no_cell_of_an_exported_table_is_a_formula_or_commands_a_terminal(call: 
         shot = Shot(id="sea", prompt=f"{hostile[:6]}\u202e", model=hostile)
         async with await Ledger.open() as ledger:
             job = await submit_one(ledger, 1, project=hostile, degraded=hostile, shot=shot)
-            await ledger.jobs.record_ended(job.id, "failed", hostile, actual_usd=None)
+            await ledger.jobs.record_ended(job.id, State.FAILED, hostile, actual_usd=None)
 
     asyncio.run(fill_hostile())
     exported = {name: call("ledger", "export", "--format", "csv", "--table", name).out for name in ("jobs", "history")}

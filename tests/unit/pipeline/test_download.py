@@ -19,6 +19,7 @@ from prefect_video.pipeline.steps.download import _settings as find_settings
 from prefect_video.pipeline.steps.download import spool_file
 from prefect_video.providers.openrouter.provider import OpenRouterProvider
 from prefect_video.providers.sora.provider import SoraProvider
+from prefect_video.session import SessionEvent
 from prefect_video.storage.publish import read_sidecar
 from tests.support.recovery import RecoveryHarness, a_shot, statuses
 
@@ -162,7 +163,7 @@ async def test_a_completed_generation_that_is_reported_in_progress_is_fetched_la
 async def test_a_file_is_waited_for_until_half_a_minute_after_its_generation_has_completed(
     harness: RecoveryHarness, age_seconds: float, left_seconds: float
 ) -> None:
-    await harness.interrupt(a_shot(), "downloading")
+    await harness.interrupt(a_shot(), SessionEvent.DOWNLOADING)
     job = await harness.row()
     async with harness.session() as session:
         # Anything else that has happened to the job since does not count.
@@ -172,7 +173,7 @@ async def test_a_file_is_waited_for_until_half_a_minute_after_its_generation_has
 
 
 async def test_the_least_speed_is_the_sessions_and_averaged_over_half_a_minute(harness: RecoveryHarness) -> None:
-    await harness.interrupt(a_shot(), "downloading")
+    await harness.interrupt(a_shot(), SessionEvent.DOWNLOADING)
     async with harness.session(download_min_bytes_per_second=12_345) as session:
         settings = find_settings(session, await harness.row())
     assert settings.min_bytes_per_second == 12_345
