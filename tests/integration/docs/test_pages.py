@@ -20,6 +20,12 @@ __all__ = ["s3"]
 
 DOCS: Final = Path(__file__).parents[3] / "docs"
 PAGES: Final = [DOCS / "tutorial.md", DOCS / "deploying.md", *sorted((DOCS / "how-to").glob("*.md"))]
+FOLLOWED: Final = frozenset(
+    "tutorial deploying embed schedule s3 webhooks own-gpus routing budgets approval key-rotation recovery from-openai".split()
+)
+"""Pages that there must be, and that are followed."""
+READ: Final = ("concepts", "providers", "production", "security", "faq")
+"""Further pages that there must be."""
 
 
 @pytest.fixture
@@ -64,6 +70,11 @@ def test_the_page_does_what_it_says(page: Path, page_run: PageRun, emulator: Emu
     assert any(block.reason is None for block in blocks), f"{page.name}: nothing is run"
     for block in blocks:
         page_run.follow(block)
+
+
+def test_the_pages_that_readers_were_promised_exist() -> None:
+    assert {page.stem for page in PAGES} >= FOLLOWED
+    assert [name for name in READ if not (DOCS / f"{name}.md").is_file()] == []
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
