@@ -38,7 +38,7 @@ CARRIERS: Final[Mapping[str, str]] = {
 """What is imported and comes with something that is declared, whose own interface it is part of."""
 
 SHARED: Final[Mapping[str, str]] = {"fastmcp": "fastmcp", "opentelemetry": "opentelemetry-api"}
-"""Modules whose files several distributions write, or another one than is asked for, and the one that we import from."""
+"""Modules whose files several distributions write, or another one than is named, and the one that we import from."""
 
 
 def collect_requirements(root: str) -> set[str]:
@@ -71,7 +71,7 @@ def test_every_import_is_declared() -> None:
     assert {extra: set(extras[extra]) for extra in IMPORTED_BY} == {
         extra: {canonicalize_name(distribution)} for extra, (distribution, _) in IMPORTED_BY.items()
     }
-    places = {distribution: folders for distribution, folders in IMPORTED_BY.values()}
+    places = dict(IMPORTED_BY.values())
     undeclared = [
         f"{path}: {distribution}"
         for path, distribution in find_imported()
