@@ -170,7 +170,9 @@ def test_the_reference_has_every_command_block_flow_and_task(pages: dict[Path, P
     assert {f"prefect-video-{name}" for name in commands} <= anchors
     assert {f"prefect_video.blocks.{name}" for name in blocks.__all__} <= anchors
     assert {f"prefect_video.flows.{name}" for name in flows.__all__} <= anchors
-    assert {f"prefect_video.tasks.{name}" for name in tasks.__all__ if isinstance(getattr(tasks, name), Task)} <= anchors
+    assert {
+        f"prefect_video.tasks.{name}" for name in tasks.__all__ if isinstance(getattr(tasks, name), Task)
+    } <= anchors
 
 
 def _within(path: Path, address: str) -> Iterator[tuple[Path, str]]:
