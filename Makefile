@@ -27,7 +27,7 @@ film: $(INSTALLED)  ## a film of eight shots on the emulator, in ./film, checked
 	$(BIN)/python examples/make_film.py
 
 docs: $(READY)  ## the documentation site, in build/site
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build -q -f docs/site/mkdocs.yml
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build -f docs/site/mkdocs.yml
 
 test: $(READY)  ## the whole suite
 	$(BIN)/python -m tests.support.time_limit $(TEST_SECONDS) \
@@ -35,7 +35,7 @@ test: $(READY)  ## the whole suite
 		--ignore tests/integration/docs --ignore tests/recovery/test_fleet.py
 
 test-docs: $(READY)  ## builds the documentation, and follows its tutorial and how-tos
-	$(BIN)/python -m pytest -q tests/integration/docs -n 2 --dist load
+	$(BIN)/python -m pytest -q tests/integration/docs -n 2 --dist loadgroup
 
 test-fast: $(READY)  ## the unit tests that need no database server, S3 or Prefect, in under a minute
 	$(BIN)/python -m pytest -q tests/unit -m "not postgres and not s3 and not prefect and not kills and not slow" \

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -11,15 +12,19 @@ import pytest
 import yaml
 
 from docs.providers_table import NOTES, PAGE, TABLES, abilities, names, opened, page
+from prefect_video.cli.app import build_app
 from prefect_video.errors import InvalidInput
 from prefect_video.projects import Project
 from prefect_video.providers.http import HttpSettings
 from prefect_video.providers.registry import provider_names
 from prefect_video.session import Settings
 from tests.support.accounts import ACCOUNTS, TestAccount
+from tests.support.page_blocks import check_command
 from tests.support.production_settings import server_settings
 
 ROOT: Final = Path(__file__).parents[2]
+TAKE_AN_ARGUMENT: Final = frozenset({"run"})
+"""Commands that sentences name with an option and without their argument."""
 PAGES: Final = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
 
 
@@ -207,6 +212,45 @@ def test_every_command_of_prefect_that_is_recommended_exists() -> None:
         _, groups, rest = _app.parse_commands(words)
         # What is left over are arguments, which a group takes none of.
         assert not rest or all(name.startswith("-") for name in groups[-1]), words
+
+
+def test_every_command_of_ours_that_a_sentence_names_exists() -> None:
+    files = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
+    named = {
+        " ".join(command.split()): file.name
+        for file in files
+        for command in re.findall(r"`prefect-video (\w[^`]*)`", _without_fences(file.read_text(encoding="utf-8")))
+    }
+    assert len(named) > 30
+    for command, file in named.items():
+        _check_named(file, command)
+
+
+@pytest.mark.parametrize(
+    "command", ["no-such", "jobs --no-such", "account no-such", "resolve ID --cost word", "run --no-such"]
+)
+def test_a_command_that_does_not_exist_is_noticed(command: str) -> None:
+    with pytest.raises(AssertionError):
+        _check_named("page.md", command)
+
+
+def _check_named(file: str, command: str) -> None:
+    """Check a command that a sentence names; one without its arguments need only exist."""
+    # What may be left out is there in the check; `a|b` are commands of their own, and an amount is one.
+    words = command.replace("[", "").replace("]", "").replace("…", "").replace("USD", "1").split()
+    if words[0] == "COMMAND":
+        return
+    for choice in words[-1].split("|"):
+        chosen = [*words[:-1], choice]
+        path, _, rest = build_app().parse_commands(chosen)
+        if rest and rest[0].startswith("-") and path and path[0] in TAKE_AN_ARGUMENT:
+            rest = ["sample", *rest]
+        if rest:
+            check_command(file, shlex.join(["prefect-video", *path, *rest]))
+
+
+def _without_fences(text: str) -> str:
+    return re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL)
 
 
 def _fenced(language: str) -> Iterator[str]:
