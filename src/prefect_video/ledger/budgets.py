@@ -12,7 +12,7 @@ from sqlalchemy import ColumnElement, Integer, String, and_, bindparam, case, fu
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from prefect_video.assets import MANUAL
-from prefect_video.ledger.amounts import usd, usd_sum
+from prefect_video._amounts import usd, usd_sum
 from prefect_video.ledger.base import LedgerBase, chunks
 from prefect_video.ledger.late_reservations import find_abandoned
 from prefect_video.ledger.records import Budget, BudgetUsage, JobRequest, Requester, SpendRow, State

@@ -9,7 +9,7 @@ from contextvars import ContextVar
 from functools import partial
 from typing import Final
 
-from prefect_video.ledger.amounts import PRICE_UNKNOWN, usd
+from prefect_video._amounts import PRICE_UNKNOWN, usd
 from prefect_video.ledger.records import Job, State
 
 logger = logging.getLogger(__name__)
