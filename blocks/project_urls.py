@@ -1,6 +1,6 @@
 """Addresses that Prefect's catalog of blocks shows: of the repository that this package was built from.
 
-Where its build knew none, the blocks have neither logo nor link: a picture of somebody else would be wrong.
+Where its build knew none, the blocks have neither logo nor link: the picture of another project would be wrong.
 """
 
 from __future__ import annotations
