@@ -38,9 +38,7 @@ def find_repository() -> str | None:
         origin = subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):  # no git here, or a checkout without an origin
         return None
-    found = re.fullmatch(
-        r"(?:https?://|ssh://|git://)?(?:[^@/]*@)?([\w.-]+\.\w+)(?::\d+)?[:/](.+?)(?:\.git)?/?", origin
-    )
+    found = ORIGIN.fullmatch(origin)
     return f"https://{found[1]}/{found[2]}" if found else None
 
 

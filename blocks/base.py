@@ -19,7 +19,15 @@ class ProviderCredentials(SessionOverrides, CredentialsBlock):
     """Key, address and limits of one account at one provider; the base of every provider's block."""
 
     # Blocks show their fields in this order; the settings of sessions, which the base brings, are rarely touched.
-    _first_fields: ClassVar[tuple[str, ...]] = ("api_key", "endpoint", "base_url", "queue_url", "plan", "max_in_flight")
+    _first_fields: ClassVar[tuple[str, ...]] = (
+        "api_key",
+        "endpoint",
+        "base_url",
+        "queue_url",
+        "profile",
+        "plan",
+        "max_in_flight",
+    )
 
     api_key: SecretStr | None = Field(default=None, title="API key", description="Else taken from the environment.")
     previous_api_key: SecretStr | None = Field(

@@ -1,10 +1,11 @@
-"""Addresses that Prefect's catalog of blocks shows: of the repository that this package was built from."""
+"""Addresses that Prefect's catalog of blocks shows: of the repository that this package was built from.
+
+Where its build knew none, the blocks have neither logo nor link: the picture of another project would be wrong.
+"""
 
 from __future__ import annotations
 
 from importlib.metadata import metadata
-
-PREFECT_LOGO_URL = "https://raw.githubusercontent.com/PrefectHQ/prefect/main/docs/logos/prefect-logo-mark.png"
 
 
 def find_repository() -> str | None:
@@ -15,4 +16,4 @@ def find_repository() -> str | None:
 
 REPOSITORY = find_repository()
 DOCUMENTATION_URL = f"{REPOSITORY}/blob/HEAD/docs/reference/prefect.md" if REPOSITORY else None
-LOGO_URL = f"{REPOSITORY}/raw/HEAD/docs/images/logo.png" if REPOSITORY else PREFECT_LOGO_URL
+LOGO_URL = f"{REPOSITORY}/raw/HEAD/docs/images/logo.png" if REPOSITORY else None

@@ -13,6 +13,8 @@ class VideoApiTokens(Block):
 
     Example:
         ```python
+        from pathlib import Path
+
         from prefect_video.blocks import VideoApiTokens
 
         VideoApiTokens(tokens=Path("tokens.yaml").read_text()).save("production")

@@ -114,7 +114,8 @@ class Parts:
             if before != [run.state_name for run in runs] or any(run.state_type is StateType.RUNNING for run in runs):
                 moved = time.monotonic()
             elif time.monotonic() - moved > self._stall_seconds:
-                logger.warning("%d parts are made by this run: no worker has begun them", len(pending))
+                left = counted(len(pending), "part")
+                logger.warning("this run makes %s itself: no worker has begun what is left", left)
                 await _give_up([run for run in runs if not _has_ended(run)])
                 return
         self._require_none_cancelled(runs)

@@ -15,6 +15,7 @@ from xdist.workermanage import WorkerController
 
 SHARE_PREFECT: Final = (
     "tests/integration/cli/test_runs.py",
+    "tests/integration/cli/test_traces.py",
     "tests/integration/docs/test_pages.py",
     "tests/integration/flows/",
     "tests/integration/service/test_deployment_queue.py",

@@ -46,6 +46,7 @@ RECORDS: Final = frozenset(
 )
 INTERNALS: Final = frozenset(
     {
+        "_amounts",
         "_clean_text",
         "_counted",
         "_crash_trace",
@@ -82,6 +83,7 @@ MAY_IMPORT: Final[Mapping[str, Set[str]]] = {
     "templates": {"errors", "frame_sizes", "inputs", "projects", "quality", "shots"},
     "project_files": RECORDS - {"project_files", "retry_policy", "rows"} | {"film"},
     "rows": {"errors", "inputs", "projects", "quality", "shots", "project_files", "templates"},
+    "_amounts": set(),
     "_counted": set(),
     "_crash_trace": set(),
     "_redaction": set(),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from prefect_video._counted import counted
 from prefect_video.cli.check_result import Check
 from prefect_video.ledger import KeyUse
 from prefect_video.session import Session
@@ -26,7 +27,7 @@ def _check_age(key_fingerprint: str, use: KeyUse | None, session: Session, other
     if use is None:
         return Check(name="key age", ok=True, detail=f"key {key_fingerprint} has sent nothing yet{shared}")
     detail = (
-        f"key {key_fingerprint} is in use for {_days(use.age.days)}, since {use.first_used_at:%Y-%m-%d};"
+        f"key {key_fingerprint} is in use for {counted(use.age.days, 'day')}, since {use.first_used_at:%Y-%m-%d};"
         f" used last {use.last_used_at:%Y-%m-%d %H:%M} UTC{shared}"
     )
     if use.age.days < session.settings.key_reminder_days:
@@ -36,15 +37,10 @@ def _check_age(key_fingerprint: str, use: KeyUse | None, session: Session, other
 
 
 def _check_former(key_fingerprint: str, jobs: int, session: Session) -> Check:
-    counted = "1 job in progress was" if jobs == 1 else f"{jobs} jobs in progress were"
-    detail = f"{counted} sent with key {key_fingerprint}"
+    detail = f"{counted(jobs, 'job')} in progress sent with key {key_fingerprint}"
     if session.provider.account.has_key(key_fingerprint):
         return Check(
             name="previous key", ok=True, detail=f"{detail}: keep it as previous_api_key until they are stored"
         )
     fix = "where the new key does not know them, set that key as previous_api_key until they are stored"
     return Check(name="previous key", ok=False, detail=f"{detail}, which is not at hand", fix=fix)
-
-
-def _days(number: int) -> str:
-    return "1 day" if number == 1 else f"{number} days"

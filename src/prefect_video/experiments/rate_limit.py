@@ -121,7 +121,8 @@ class RateLimitMeasurement(Measurement):
     @property
     def notes(self) -> tuple[str, ...]:
         seen = [f"{error.count} x {error.error}: {error.message}" for error in self.errors]
-        busy = [f"{self.others} other generations of the account were in progress, and count"] if self.others else []
+        others = counted(self.others, "other generation")
+        busy = [f"{others} of the account in progress at the start, and part of the boundary"] if self.others else []
         return (*seen, *busy)
 
     def table(self) -> list[dict[str, str]]:

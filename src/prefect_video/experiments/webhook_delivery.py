@@ -122,7 +122,7 @@ class WebhookMeasurement(Measurement):
 
     @property
     def notes(self) -> tuple[str, ...]:
-        return (f"{self.unverified} deliveries were refused: {self.refusal}",) if self.unverified else ()
+        return (f"refused {counted(self.unverified, 'webhook')}: {self.refusal}",) if self.unverified else ()
 
     def table(self) -> list[dict[str, str]]:
         def seconds(value: float | None) -> str:

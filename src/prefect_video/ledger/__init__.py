@@ -3,10 +3,10 @@
 SQLite by default, PostgreSQL in production. May import the records (errors, shots, generations, assets), nothing else.
 """
 
+from prefect_video._amounts import PRICE_UNKNOWN, as_number, usd, usd_sum
 from prefect_video.ledger.account_keys import KeyUse
 from prefect_video.ledger.account_limits import queue_rank
 from prefect_video.ledger.account_queues import AccountQueue
-from prefect_video.ledger.amounts import PRICE_UNKNOWN, as_number, usd, usd_sum
 from prefect_video.ledger.approval_requests import ApprovalRequest
 from prefect_video.ledger.budgets import Limit, describe_nearly_used
 from prefect_video.ledger.callbacks import Callback

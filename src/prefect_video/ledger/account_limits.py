@@ -16,6 +16,7 @@ from typing import Any, Final
 from sqlalchemy import and_, bindparam, func, or_, select, text, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from prefect_video._counted import counted
 from prefect_video._shield import shielded
 from prefect_video.ledger.account_keys import AccountKeys, KeyUse
 from prefect_video.ledger.base import LedgerBase
@@ -182,7 +183,8 @@ class AccountLimits(LedgerBase):
             opens = failures >= threshold and not was_open
             if opens:
                 values |= {"open_until": now + timedelta(seconds=open_seconds), "probing_until": None}
-                logger.error("account %s: breaker open for %.0f s after %d failures", account, open_seconds, failures)
+                seen = counted(failures, "failure")
+                logger.error("account %s: breaker open for %.0f s after %s", account, open_seconds, seen)
             await self._set(connection, account, **values)
         return (await self.status(account)).model_copy(update={"just_opened": opens})
 

@@ -11,8 +11,9 @@ from typing import Any, Final, Literal
 from sqlalchemy import ColumnElement, Integer, String, and_, bindparam, case, func, literal, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from prefect_video._amounts import usd, usd_sum
+from prefect_video._counted import counted
 from prefect_video.assets import MANUAL
-from prefect_video.ledger.amounts import usd, usd_sum
 from prefect_video.ledger.base import LedgerBase, chunks
 from prefect_video.ledger.late_reservations import find_abandoned
 from prefect_video.ledger.records import Budget, BudgetUsage, JobRequest, Requester, SpendRow, State
@@ -50,12 +51,12 @@ reserved_usd: Final[ColumnElement[Decimal | None]] = func.sum(
 )
 """Sum of what is set aside for generations in progress."""
 
-counted: Final[ColumnElement[bool]] = and_(
+is_counted: Final[ColumnElement[bool]] = and_(
     jobs_table.c.state != State.RELEASED, ~ended_free, jobs_table.c.provider != MANUAL
 )
 """Condition of a row whose video was or may be paid for."""
 
-_unpriced: Final = and_(counted, _cost.is_(None))
+_unpriced: Final = and_(is_counted, _cost.is_(None))
 _unpriced_reserved: Final = and_(_unpriced, jobs_table.c.state.in_(_RESERVED))
 
 
@@ -64,9 +65,9 @@ def count(condition: ColumnElement[bool]) -> ColumnElement[int]:
     return func.coalesce(func.sum(case((condition, literal(1, Integer)), else_=literal(0, Integer)), type_=Integer), 0)
 
 
-_JOB_SUMS: Final = select(spent_usd, reserved_usd, count(counted), count(_unpriced), count(_unpriced_reserved)).where(
-    jobs_table.c.state != State.RELEASED
-)
+_JOB_SUMS: Final = select(
+    spent_usd, reserved_usd, count(is_counted), count(_unpriced), count(_unpriced_reserved)
+).where(jobs_table.c.state != State.RELEASED)
 """Sums of jobs; the triggers of the schema keep the same of all of them, by month and scope."""
 
 _kept = committed_sums.c
@@ -117,7 +118,7 @@ class Limit:
             present = self.usage.videos + self.requested_videos
             if present + len(job_requests) > budget.limit_videos:
                 return (
-                    f"{name}: the limit is {_videos(budget.limit_videos)}; {present} paid or reserved, "
+                    f"{name}: the limit is {counted(budget.limit_videos, 'video')}; {present} paid or reserved, "
                     f"{len(job_requests)} asked"
                 )
         if budget.limit_usd is None:
@@ -162,7 +163,7 @@ def describe_nearly_used(usage: BudgetUsage) -> str | None:
         committed = usd_sum(usage.committed_usd, usage.unpriced)
         return f"{usage.name}: {committed} of {usd(budget.limit_usd)} are spent or reserved"
     if budget.limit_videos is not None and usage.videos >= budget.limit_videos * WARN_FROM:
-        return f"{usage.name}: {usage.videos} of {_videos(budget.limit_videos)} are paid or reserved"
+        return f"{usage.name}: {usage.videos} of {counted(budget.limit_videos, 'video')} are paid or reserved"
     return None
 
 
@@ -328,10 +329,6 @@ def _key(budget: Budget, job_request: JobRequest) -> str:
     return "" if budget.scope == "month" else job_request.account
 
 
-def _videos(number: int) -> str:
-    return "1 video" if number == 1 else f"{number} videos"
-
-
 Grouping = Literal["month", "project", "account", "key", "environment", "model", "day"]
 
 _PERIODS: Final = {"month": ("YYYY-MM", 7), "day": ("YYYY-MM-DD", 10)}
@@ -356,7 +353,7 @@ class SpendReports(LedgerBase):
         query = (
             select(
                 key.label("key"),
-                count(counted).label("videos"),
+                count(is_counted).label("videos"),
                 count(jobs_table.c.state == State.STORED).label("stored"),
                 spent_usd.label("spent_usd"),
                 assumed_usd.label("assumed_usd"),

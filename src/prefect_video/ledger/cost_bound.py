@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from prefect_video.ledger.amounts import usd
+from prefect_video._amounts import usd
 from prefect_video.ledger.hold_reasons import HoldReason, hold_message
 from prefect_video.ledger.records import Job
 

@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import partial
-from typing import Final
+from typing import Any, Final
 
-from prefect_video.ledger.amounts import PRICE_UNKNOWN, usd
+from prefect_video._amounts import PRICE_UNKNOWN, as_number, usd
 from prefect_video.ledger.records import Job, State
 
 logger = logging.getLogger(__name__)
@@ -25,7 +25,7 @@ _WITHOUT_VIDEO: Final = frozenset({State.UNKNOWN, State.FAILED, State.CANCELLED,
 def describe_job(job: Job) -> str:
     """Describe a job by its run, its ids and its cost, such as `run 5ac0…, job 3fa9…, generation gen_7, $0.30`.
 
-    They are part of the message, as Prefect stores no other field of a line.
+    They are part of the message, as Prefect stores no other field of a line; other handlers find them in its fields.
     """
     cost = PRICE_UNKNOWN if job.cost_usd is None else usd(job.cost_usd)
     return f"run {job.flow_run_id or '-'}, job {job.id}, generation {job.generation_id or '-'}, {cost}"
@@ -48,6 +48,23 @@ def log_after_commit() -> Iterator[None]:
         _held_back.reset(token)
     for log in lines:
         log()
+
+
+def _fields(job: Job) -> dict[str, Any]:
+    """Return the fields of a line about a job, for a handler that keeps them, such as one that writes JSON.
+
+    None is named `flow_run_id`: Prefect would show the line in that run, not in the one that has changed the job.
+    """
+    return {
+        "project": job.project,
+        "shot": job.shot.id,
+        "take": job.take,
+        "job_id": job.id,
+        "state": job.state.value,
+        "run_id": job.flow_run_id,
+        "generation_id": job.generation_id,
+        "cost_usd": as_number(job.cost_usd),
+    }
 
 
 def log_state(job: Job, change: str | None = None, *, level: int | None = None) -> None:
@@ -73,6 +90,7 @@ def log_state(job: Job, change: str | None = None, *, level: int | None = None) 
         change or job.state,
         reason,
         describe_job(job),
+        extra=_fields(job),
     )
     lines = _held_back.get()
     if lines is None:

@@ -11,9 +11,9 @@ from typing import Final, Literal, NamedTuple
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
+from prefect_video._amounts import usd, usd_sum
 from prefect_video.assets import Asset
 from prefect_video.errors import VideoRejected
-from prefect_video.ledger.amounts import usd, usd_sum
 from prefect_video.quality import Quality, QualityPolicy
 from prefect_video.shots import Shot
 

@@ -16,6 +16,7 @@ from typing import Any, Final
 from pydantic import BaseModel, ConfigDict
 from sqlalchemy import ColumnElement, Delete, Table, and_, delete, exists, func, not_, or_, select, tuple_, update
 
+from prefect_video._counted import counted
 from prefect_video.errors import InvalidInput
 from prefect_video.ledger.base import LedgerBase
 from prefect_video.ledger.budgets import ended_free
@@ -97,7 +98,7 @@ class Retention(LedgerBase):
                 in_batch = (await connection.execute(statement)).rowcount
             removed += in_batch
             if in_batch < _BATCH:
-                logger.info("%d rows removed from %s", removed, table.name)
+                logger.info("%s removed from %s", counted(removed, "row"), table.name)
                 return removed
 
 

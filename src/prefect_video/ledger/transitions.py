@@ -11,10 +11,10 @@ from typing import Any, Final
 from sqlalchemy import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from prefect_video._amounts import usd
 from prefect_video.assets import MANUAL, Asset
 from prefect_video.errors import InvalidTransition, ProviderError, VideoError
 from prefect_video.generations import Generation, find_hinted_seconds
-from prefect_video.ledger.amounts import usd
 from prefect_video.ledger.cost_bound import (
     DEFAULT_COST_BOUND,
     CostBound,

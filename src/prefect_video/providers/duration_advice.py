@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Final
 
+from prefect_video._amounts import usd
 from prefect_video.errors import InvalidInput
 from prefect_video.providers.pricing import usd_for
 from prefect_video.shots import Shot
@@ -60,11 +61,11 @@ def optimize_duration(
         raise InvalidInput(f"a minimum of {minimum_seconds} s is not within 1 to {longest_seconds} s")
     advised = ADVISED_SECONDS.get(content_type, DEFAULT_SECONDS)
     seconds = min(max(advised, minimum_seconds), longest_seconds)
-    usd = usd_for(seconds, usd_per_second)
+    cost = usd_for(seconds, usd_per_second)
     return DurationAdvice(
         seconds=seconds,
-        usd=usd,
-        usd_per_second=usd / seconds if usd is not None else None,
+        usd=cost,
+        usd_per_second=cost / seconds if cost is not None else None,
         cheaper_seconds=longest_at_same_price(seconds, longest_seconds=longest_seconds, usd_per_second=usd_per_second),
         reason=_explain(content_type, advised, seconds, minimum_seconds),
     )
@@ -74,11 +75,11 @@ def longest_at_same_price(
     seconds: int, *, longest_seconds: int = 20, usd_per_second: Mapping[int, Decimal]
 ) -> int | None:
     """Return the longest length above `seconds` that costs no more in total; None where the table has none."""
-    usd = usd_for(seconds, usd_per_second)
+    cost = usd_for(seconds, usd_per_second)
     longer = [
         step
         for step in range(seconds + 1, longest_seconds + 1)
-        if usd is not None and (price := usd_for(step, usd_per_second)) is not None and price <= usd
+        if cost is not None and (price := usd_for(step, usd_per_second)) is not None and price <= cost
     ]
     return max(longer, default=None)
 
@@ -89,14 +90,17 @@ def duration_hints(shot: Shot, *, usd_per_second: Mapping[int, Decimal]) -> tupl
     The kind of content is read from the shot's metadata (`content_type: product`); without it only prices count.
     """
     hints: list[str] = []
-    usd = usd_for(shot.duration, usd_per_second)
-    if longer := longest_at_same_price(shot.duration, usd_per_second=usd_per_second):
-        hints.append(f"{longer} s would cost ${usd_for(longer, usd_per_second):.2f}, {shot.duration} s cost ${usd:.2f}")
+    cost = usd_for(shot.duration, usd_per_second)
+    longer = longest_at_same_price(shot.duration, usd_per_second=usd_per_second)
+    if longer and cost is not None and (longer_cost := usd_for(longer, usd_per_second)) is not None:
+        hints.append(f"{longer} s would cost {usd(longer_cost)}, {shot.duration} s cost {usd(cost)}")
     content_type = shot.metadata.get("content_type")
     advised = ADVISED_SECONDS.get(content_type or "")
     if advised is not None and advised < shot.duration:
         cheaper = usd_for(advised, usd_per_second)
-        price = f" and cost ${cheaper:.2f} instead of ${usd:.2f}" if cheaper is not None and usd is not None else ""
+        price = ""
+        if cheaper is not None and cost is not None:
+            price = f" and cost {usd(cheaper)} instead of {usd(cost)}"
         hints.append(f"{advised} s suit {content_type} content{price}")
     return tuple(hints)
 

@@ -15,7 +15,7 @@ from prefect_video.cli.check_result import Check
 from prefect_video.cli.commands import doctor as doctor_command
 from prefect_video.cli.commands import run as run_command
 from prefect_video.ledger import Ledger
-from tests.support.cli_fixtures import InProcess
+from tests.support.cli_fixtures import InProcess, Shell
 
 
 async def terminate_a_task(*args: Any) -> None:
@@ -50,7 +50,9 @@ def heeds_ctrl_c() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("heeds_ctrl_c")
-@pytest.mark.parametrize("command", ["collect", "doctor", "jobs", "ledger check"])
+@pytest.mark.parametrize(
+    "command", ["collect", "doctor", "jobs", "ledger check", "ledger upgrade", "spend", "verify videos"]
+)
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_every_command_ends_with_the_status_of_its_signal_and_one_json_object(
     call: InProcess, monkeypatch: pytest.MonkeyPatch, command: str, number: signal.Signals, status: int
@@ -75,3 +77,24 @@ def test_a_second_sigterm_by_prefect_is_handled(call: InProcess, film: Path, mon
 
     monkeypatch.setattr(run_command, "ensure_api", connect)
     assert call("run", film, "--json").status == 143
+
+
+@pytest.mark.parametrize(
+    ("command", "ready"),
+    [("emulator --port 0", "The emulator is running"), ("mcp --http --port 0 --account emulator", "Serving tools on")],
+)
+def test_ctrl_c_is_the_normal_end_of_what_serves(shell: Shell, command: str, ready: str) -> None:
+    environment = {"PREFECT_VIDEO_SERVICE_API_TOKEN": "a-token-of-the-tests", "NO_COLOR": "1"}
+    with shell.start(*command.split(), **environment) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        # One announces itself on stdout, the other on stderr; either is empty only after the end.
+        announced = process.stdout if command.startswith("emulator") else process.stderr
+        seen = [announced.readline()]
+        while ready not in seen[-1] and seen[-1]:
+            seen.append(announced.readline())
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=500)
+    assert ready in seen[-1], [*seen, out, err]
+    assert process.returncode == 0, [*seen, out, err]
+    assert "Traceback" not in err

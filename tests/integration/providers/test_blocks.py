@@ -1,7 +1,11 @@
 """The credentials blocks of the hosts: what they open, and that they keep their keys to themselves."""
 
 import ast
+import builtins
 import inspect
+import json
+import subprocess
+import sys
 import textwrap
 from decimal import Decimal
 from pathlib import Path
@@ -152,17 +156,82 @@ def test_both_keys_of_a_rotation_stay_secret_and_the_environments_are_named() ->
         open_provider("sora", {**environ, "PREFECT_VIDEO_ACCOUNT": "Not A Name"})
 
 
+FIRST_FIELDS = {
+    "FalCredentials": ("api_key", "queue_url", "max_in_flight"),
+    "OpenAICredentials": ("api_key", "base_url", "profile", "max_in_flight"),
+    "OpenRouterCredentials": ("api_key", "base_url", "max_in_flight"),
+    "ReplicateCredentials": ("api_key", "base_url", "max_in_flight"),
+    "SoraCredentials": ("api_key", "endpoint", "plan", "max_in_flight"),
+    "VideoApiTokens": ("tokens",),
+    "VideoLedger": ("url", "monthly_usd", "monthly_videos"),
+    "VideoStore": ("url", "key", "secret", "endpoint_url"),
+}
+
+
+def unknown_names(code: str) -> set[str]:
+    """Return the names that a script reads and neither imports nor assigns."""
+    nodes = list(ast.walk(ast.parse(code)))
+    names = [node for node in nodes if isinstance(node, ast.Name)]
+    imports = [alias for node in nodes if isinstance(node, ast.Import | ast.ImportFrom) for alias in node.names]
+    read = {node.id for node in names if isinstance(node.ctx, ast.Load)}
+    assigned = {node.id for node in names if isinstance(node.ctx, ast.Store)}
+    return read - assigned - {alias.asname or alias.name for alias in imports} - set(dir(builtins))
+
+
 @pytest.mark.parametrize("name", blocks.__all__)
-def test_a_block_shows_what_matters_first_and_an_example_with_its_import(name: str) -> None:
+def test_a_block_shows_what_matters_first_and_an_example_that_runs_as_it_stands(name: str) -> None:
     block = getattr(blocks, name)
     fields = list(block.model_json_schema()["properties"])
     assert set(fields) == set(block.model_fields)
-    assert fields[0] in ("api_key", "url", "tokens")
+    assert tuple(fields[: len(FIRST_FIELDS[name])]) == FIRST_FIELDS[name]
     example = block.get_code_example()
     assert example is not None
-    code = example.partition("```python\n")[2].partition("```")[0]
-    assert ast.parse(textwrap.dedent(code)).body
-    assert f"from prefect_video.blocks import {name}" in example
+    code = textwrap.dedent(example.partition("```python\n")[2].partition("```")[0])
+    assert f"from prefect_video.blocks import {name}" in code
+    assert unknown_names(code) == set()
+
+
+CATALOG = """
+import importlib.metadata, json, sys
+from email.message import Message
+
+metadata = importlib.metadata.metadata
+
+def replaced(name):
+    if name != "prefect-video":
+        return metadata(name)
+    found = Message()
+    if len(sys.argv) > 1:
+        found["Project-URL"] = f"Repository, {sys.argv[1]}"
+    return found
+
+importlib.metadata.metadata = replaced
+from prefect_video import blocks
+
+types = {name: getattr(blocks, name)._to_block_type() for name in blocks.__all__}
+addresses = {name: (kind.logo_url, kind.documentation_url) for name, kind in types.items()}
+print(json.dumps({name: [found and str(found) for found in pair] for name, pair in addresses.items()}))
+"""
+"""Prints what Prefect is told of each block's logo and documentation, for a package built from a repository or not."""
+
+
+def catalog_addresses(*repository: str) -> dict[str, list[str | None]]:
+    command = [sys.executable, "-c", CATALOG, *repository]
+    found = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    return dict(json.loads(found.splitlines()[-1]))
+
+
+def test_the_catalog_shows_the_logo_and_the_page_of_the_repository_that_was_built() -> None:
+    repository, root = "https://git.example.com/films/a", Path(__file__).parents[3]
+    found = catalog_addresses(repository)
+    assert set(found) == set(blocks.__all__)
+    pages = ("raw/HEAD/docs/images/logo.png", "blob/HEAD/docs/reference/prefect.md")
+    assert {tuple(addresses) for addresses in found.values()} == {tuple(f"{repository}/{page}" for page in pages)}
+    assert all((root / page.partition("HEAD/")[2]).is_file() for page in pages)
+
+
+def test_the_catalog_shows_nobody_elses_logo_where_the_repository_is_unknown() -> None:
+    assert catalog_addresses() == {name: [None, None] for name in blocks.__all__}
 
 
 def test_the_catalog_shows_what_can_be_saved_and_no_abstract_base() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,6 +13,7 @@ import pytest
 from prefect.blocks.core import Block
 from prefect.client import orchestration
 from prefect.exceptions import ObjectNotFound
+from sqlalchemy import update
 
 from prefect_video.cli import sessions
 from prefect_video.cli.check_result import Check
@@ -21,8 +22,9 @@ from prefect_video.cli.commands.doctor import _check_concurrency_limit
 from prefect_video.cli.operation_checks import _check_offset
 from prefect_video.emulator import Emulator
 from prefect_video.ledger import HoldReason, Ledger, hold_message
+from prefect_video.ledger.tables import account_keys
 from tests.support.cli_fixtures import InProcess
-from tests.support.records import a_request, submit_one
+from tests.support.records import a_generation, a_request, begin_submit, claim_one
 from tests.support.service_fixtures import open_environment_session, run_service
 
 SESSION = SimpleNamespace(settings=SimpleNamespace(concurrency_limit="sora"), account_slots=4)
@@ -114,6 +116,42 @@ def test_the_first_fault_hides_no_other(call: InProcess, tmp_path: Path, monkeyp
     assert all(check["fix"] for check in checks.values() if not check["ok"])
 
 
+@pytest.mark.usefixtures("without_prefect")
+@pytest.mark.parametrize(
+    ("provider", "variables"),
+    [
+        ("fal", ("FAL_KEY",)),
+        ("litellm", ("LITELLM_API_KEY", "LITELLM_BASE_URL")),
+        ("openai", ("OPENAI_API_KEY",)),
+        ("openrouter", ("OPENROUTER_API_KEY",)),
+        ("replicate", ("REPLICATE_API_TOKEN",)),
+        ("sora", ("SORA_API_KEY", "SORA_API_ENDPOINT")),
+    ],
+)
+def test_a_key_that_is_not_set_is_never_ticked(
+    call: InProcess, monkeypatch: pytest.MonkeyPatch, provider: str, variables: tuple[str, ...]
+) -> None:
+    for variable in variables:
+        monkeypatch.delenv(variable, raising=False)
+    checks = checks_of(call, "--provider", provider)
+    assert [name for name, check in checks.items() if not check["ok"]] == ["key", "provider"]
+    assert [variable for variable in variables if variable in checks["key"]["fix"]] == list(variables)
+
+
+@pytest.mark.usefixtures("without_prefect")
+def test_a_key_that_the_provider_refuses_is_never_ticked(
+    call: InProcess, quick_emulator: Emulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_BASE_URL", f"{quick_emulator.url}/v1")
+    keys = {}
+    for key in ("sk-wrong", quick_emulator.key):
+        monkeypatch.setenv("OPENAI_API_KEY", key)
+        checks = checks_of(call, "--provider", "openai")
+        keys[key] = checks["key"]["ok"]
+        assert checks["provider"]["ok"] is keys[key]
+    assert keys == {"sk-wrong": False, quick_emulator.key: True}
+
+
 def test_a_prefect_that_cannot_be_used_hides_no_other_fault(
     call: InProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -134,9 +172,11 @@ def test_a_block_that_is_not_there_is_never_ticked(call: InProcess, monkeypatch:
 
     monkeypatch.setattr(sessions, "ensure_api", lambda: None)
     monkeypatch.setattr(Block, "aload", aload)
-    checks = checks_of(call, "--provider", "sora-credentials/gone", "--store", "video-store/gone")
-    assert [name for name, check in checks.items() if not check["ok"]] == ["key", "provider", "store"]
+    names = ("--provider", "sora-credentials/gone", "--store", "video-store/gone", "--ledger", "video-ledger/gone")
+    checks = checks_of(call, *names)
+    assert [name for name, check in checks.items() if not check["ok"]] == ["key", "provider", "store", "ledger"]
     assert "sora-credentials/gone" in checks["key"]["fix"]
+    assert "video-ledger/gone" in checks["ledger"]["detail"]
 
 
 @pytest.mark.usefixtures("without_prefect")
@@ -162,7 +202,11 @@ def test_held_jobs_clocks_and_the_address_of_webhooks_are_seen(
 
     async def hold_and_serve() -> dict[str, dict[str, Any]]:
         async with await Ledger.open(url) as ledger:
-            job = await submit_one(ledger)
+            async with await open_environment_session() as session:
+                account = session.provider.account
+            job = await claim_one(ledger, account=account.id)
+            await begin_submit(ledger, job.id, key_fingerprint=account.key_fingerprint)
+            await ledger.jobs.record_submitted(job.id, a_generation())
             reason = hold_message(HoldReason.SUBMIT_UNANSWERED, job=job.id, shot="a", ledger=None, cause="it is gone")
             await ledger.jobs.hold(job.id, reason)
         async with run_service(announce=False) as service:
@@ -174,6 +218,19 @@ def test_held_jobs_clocks_and_the_address_of_webhooks_are_seen(
     assert "1 submit unanswered" in checks["held jobs"]["detail"]
     assert "jobs --held" in checks["held jobs"]["fix"]
     assert checks["webhook address"]["ok"]
+    assert checks["key age"]["ok"]
+    assert "is in use for 0 days" in checks["key age"]["detail"]
+
+    async def age_the_key() -> None:
+        async with await Ledger.open(url) as ledger, ledger._database.writing() as connection:
+            await connection.execute(update(account_keys).values(first_used_at=datetime.now(UTC) - timedelta(days=8)))
+
+    asyncio.run(age_the_key())
+    for days, young in (("9", True), ("8", False)):
+        monkeypatch.setenv("PREFECT_VIDEO_KEY_REMINDER_DAYS", days)
+        age = checks_of(call, "--provider", "sora")["key age"]
+        assert (age["ok"], "is in use for 8 days" in age["detail"]) == (young, True)
+    assert "previous_api_key" in age["fix"]
 
 
 @pytest.mark.parametrize(("seconds", "ok"), [(2.0, True), (-30.0, False), (30.0, False)])

@@ -6,12 +6,17 @@ import asyncio
 import csv
 import io
 import json
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from prefect_video.ledger import Job, Ledger, State
+import pytest
+from sqlalchemy import update
+
+from prefect_video.ledger import Job, Ledger, State, exports, jobs_table
 from prefect_video.shots import Shot
 from tests.support.cli_fixtures import InProcess
-from tests.support.records import store_one, submit_one
+from tests.support.old_jobs import age, release
+from tests.support.records import claim_one, store_one, submit_one
 
 
 async def fill() -> list[Job]:
@@ -68,3 +73,57 @@ def test_no_cell_of_an_exported_table_is_a_formula_or_commands_a_terminal(call: 
     assert json.loads(job["shot"])["model"] == hostile
     *_, end = csv.DictReader(io.StringIO(exported["history"]))
     assert any(cell.startswith("'=cmd|x\\u001b") for cell in end.values())
+
+
+def test_prune_removes_what_is_old_and_not_needed(call: InProcess) -> None:
+    async def fill_with_old() -> tuple[Job, Job]:
+        async with await Ledger.open() as ledger:
+            released, stored = await release(ledger, 1), await store_one(ledger, 2)
+            await age(ledger, released, stored)
+            return released, stored
+
+    released, stored = asyncio.run(fill_with_old())
+    pruned = call("ledger", "prune", "--older-than", "90d", "--json").json
+    assert pruned["dry_run"] is False
+    # Two lines of the reservation, and five of the video.
+    assert pruned["removed"] == {"history": 7, "idempotency_keys": 0, "jobs": 1, "webhook_events": 0}
+    left = [json.loads(line) for line in call("ledger", "export").out.splitlines()]
+    assert [(line["id"], line["history"]) for line in left] == [(stored.id, [])]
+    assert released.id != stored.id
+
+
+def test_an_export_of_several_pages_has_each_job_once_in_order(
+    call: InProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(exports, "CHUNK", 2)
+    begin = datetime(2026, 1, 1, tzinfo=UTC)
+
+    async def fill_pages() -> list[str]:
+        async with await Ledger.open() as ledger:
+            lowest, *others, highest = sorted([(await claim_one(ledger, number)).id for number in range(5)])
+            ids = [highest, *others, lowest]
+            # The second and the third began in the same moment, and a page ends between them.
+            for id, seconds in zip(ids, (0, 1, 1, 2, 3), strict=True):
+                moment = update(jobs_table).where(jobs_table.c.id == id)
+                async with ledger._database.writing() as connection:
+                    await connection.execute(moment.values(created_at=begin + timedelta(seconds=seconds)))
+            return ids
+
+    ids = asyncio.run(fill_pages())
+    assert [json.loads(line)["id"] for line in call("ledger", "export").out.splitlines()] == ids
+
+
+def test_a_table_of_jobs_has_every_field_and_no_formula(call: InProcess) -> None:
+    async def claim_formula() -> Job:
+        async with await Ledger.open() as ledger:
+            return await claim_one(ledger, shot=Shot(id="sum", prompt="=1+1"), project="=film")
+
+    job = asyncio.run(claim_formula())
+    answer = call("ledger", "export", "--format", "csv", "--output", "jobs.csv")
+    assert (answer.status, answer.err.strip()) == (0, "1 line: jobs.csv")
+    header, *rows = csv.reader(io.StringIO(Path("jobs.csv").read_text()))
+    assert header == list(Job.model_fields)
+    (row,) = [dict(zip(header, row, strict=True)) for row in rows]
+    assert (row["id"], row["project"]) == (job.id, "'=film")
+    assert json.loads(row["shot"])["prompt"] == "=1+1"
+    assert [cell for cell in row.values() if cell.startswith(("=", "+", "-", "@"))] == []

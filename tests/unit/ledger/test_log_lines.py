@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sqlite3
 from collections.abc import Iterator
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
@@ -48,6 +49,28 @@ async def test_a_line_is_logged_once_its_change_is_durable(ledger_file: Path, du
     for state, (message, _) in zip(states, durable.found, strict=True):
         assert f": {state} (run" in message
         assert job.id in message
+
+
+async def test_a_line_has_run_shot_job_and_cost_as_fields(ledger_file: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG, logger=LOGGER)
+    async with await Ledger.open(str(ledger_file), migrate=True) as ledger:
+        stored = await store_one(ledger, cost_usd=Decimal("2.10"), flow_run_id="5ac0")
+    found = [vars(record) for record in caplog.records if record.name == LOGGER]
+    assert [line["state"] for line in found] == ["reserved", "submitting", "submitted", "completed", "stored"]
+    last = {
+        "project": stored.project,
+        "shot": stored.shot.id,
+        "take": stored.take,
+        "job_id": stored.id,
+        "state": "stored",
+        "run_id": "5ac0",
+        "generation_id": stored.generation_id,
+        "cost_usd": 2.1,
+    }
+    assert {name: found[-1][name] for name in last} == last
+    assert (found[0]["job_id"], found[0]["generation_id"]) == (stored.id, None)
+    # Prefect would send the line to that run.
+    assert "flow_run_id" not in found[-1]
 
 
 async def test_a_change_that_is_taken_back_leaves_no_line(

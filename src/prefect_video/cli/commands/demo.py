@@ -21,6 +21,7 @@ from prefect_video.cli.output import (
     report_object,
     status_of,
     stdout,
+    usd,
 )
 from prefect_video.cli.prefect_startup import PrefectUnavailable
 from prefect_video.cli.report_view import show_report, status_of_report
@@ -106,7 +107,7 @@ def _show_end(report: ProjectReport, billed: tuple[int, Decimal], project_file: 
     number, amount = billed
     if number:
         console.print(
-            f"By the provider's own count: {counted(number, 'generation')} billed, ${amount:.2f} (of play money).",
+            f"By the provider's own count: {counted(number, 'generation')} billed, {usd(amount)} (of play money).",
             soft_wrap=True,
         )
     elif not report.failures:

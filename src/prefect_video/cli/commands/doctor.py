@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import platform
 import sys
 from collections.abc import Awaitable, Callable
@@ -156,7 +155,7 @@ async def _check_open_session(ref: SessionRef, session: Session, *, fix: bool) -
         return [await _attempt("store", lambda: _check_store(session.store, session.store_name), _STORE_FIX)]
 
     checks: dict[str, Callable[[], Awaitable[list[Check]]]] = {
-        "provider": lambda: _check_provider(session.provider),
+        "provider": lambda: _check_provider(ref, session.provider),
         "account": lambda: _check_account(session),
         "key age": lambda: check_keys(session),
         "quota": lambda: _check_quota(session),
@@ -164,7 +163,7 @@ async def _check_open_session(ref: SessionRef, session: Session, *, fix: bool) -
         "operation": lambda: check_operation(session),
         "store": check_store,
     }
-    return [_check_key(ref), *await run_checks(checks)]
+    return await run_checks(checks)
 
 
 async def _check_parts(ref: SessionRef) -> list[Check]:
@@ -174,34 +173,35 @@ async def _check_parts(ref: SessionRef) -> list[Check]:
         async with use_store(ref.store) as store:
             return await _check_store(store, ref.store)
 
-    key, provider = _check_key(ref), []
     try:
         async with use_provider(ref.provider) as opened:
-            provider = await _check_provider(opened)
+            provider = await _check_provider(ref, opened)
     except Exception as error:  # noqa: BLE001 -- whatever is wrong, the other findings are shown
         fix = describe_fault(error)
-        provider = [Check(name="provider", ok=False, detail=ref.provider, fix=fix)]
-        if "/" in ref.provider:
-            # A block that cannot be opened gives no key.
-            key = Check(name="key", ok=False, detail=f"the block {ref.provider} cannot be used", fix=fix)
-    return [key, *provider, await _attempt("store", open_store, _STORE_FIX)]
+        # What cannot be opened gives no key.
+        key = Check(name="key", ok=False, detail=f"none that can be used, {_key_source(ref)}", fix=fix)
+        provider = [key, Check(name="provider", ok=False, detail=ref.provider, fix=fix)]
+    return [*provider, await _attempt("store", open_store, _STORE_FIX)]
 
 
-def _check_key(ref: SessionRef) -> Check:
-    key, endpoint = (bool(os.environ.get(name)) for name in ("SORA_API_KEY", "SORA_API_ENDPOINT"))
-    if ref.provider == "emulator":
-        return Check(name="key", ok=True, detail="none needed: the emulator makes test pictures, at no cost")
-    if "/" in ref.provider:
-        return Check(name="key", ok=True, detail=f"from the block {ref.provider}")
-    missing = [name for name, there in (("SORA_API_KEY", key), ("SORA_API_ENDPOINT", endpoint)) if not there]
-    if ref.provider == "sora" and missing:
-        return Check(name="key", ok=False, detail="not set", fix=f"set {' and '.join(missing)}")
-    return Check(name="key", ok=True, detail="from the environment")
+def _key_source(ref: SessionRef) -> str:
+    return f"from the block {ref.provider}" if "/" in ref.provider else "from the environment"
 
 
-async def _check_provider(provider: Provider) -> list[Check]:
+async def _check_provider(ref: SessionRef, provider: Provider) -> list[Check]:
+    """Check the key of a provider that can be opened, and that the provider answers and accepts it."""
     address = f"{provider.name} at {provider.account.base_url} (account {provider.account.id})"
-    return [await _check_access(provider, address), *_advise(provider)]
+    source = _key_source(ref)
+    if ref.provider == "emulator":
+        source = "none needed: the emulator makes test pictures, at no cost"
+    key = Check(name="key", ok=True, detail=source)
+    try:
+        access = await _check_access(provider, address)
+    except AuthenticationFailed as error:
+        fix = f"{error}; correct the key"
+        key = Check(name="key", ok=False, detail=f"refused, {source}", fix=fix)
+        access = Check(name="provider", ok=False, detail=address, fix=fix)
+    return [key, access, *_advise(provider)]
 
 
 async def _check_access(provider: Provider, address: str) -> Check:
@@ -210,8 +210,8 @@ async def _check_access(provider: Provider, address: str) -> Check:
             await provider.check_access()
         async for _ in provider.list():
             break
-    except AuthenticationFailed as error:
-        return Check(name="provider", ok=False, detail=address, fix=f"{error}; correct the key")
+    except AuthenticationFailed:
+        raise
     except RequestRejected as error:
         # Some servers do not list; that they answered is what matters.
         return Check(name="provider", ok=True, detail=f"{address}; it does not list generations ({error})")

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Final, Literal, TextIO
 from cyclopts import Parameter
 
 from prefect_video._clean_text import clean_cell
+from prefect_video._counted import counted
 from prefect_video.cli.options import JsonFlag, LedgerOption, ledger_name
 from prefect_video.cli.output import DONE, display_path, print_json, print_status, stdout
 from prefect_video.cli.sessions import open_ledger, run_async
@@ -51,7 +52,7 @@ def export(
     except OSError as error:
         raise StoreError(f"{output} cannot be written ({error.strerror}): give another file with --output") from error
     if output:
-        print_status(f"{lines} lines: {output}")
+        print_status(f"{counted(lines, 'line')}: {output}")
     return DONE
 
 

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 from rich.console import Console
 
+from prefect_video._counted import counted
 from prefect_video.cli.options import JsonFlag, RefreshFlag, SessionOptions, TemplateOption, read_project
 from prefect_video.cli.output import DONE, OVER_BUDGET, display_path, escape, print_json, stdout, table, usd
 from prefect_video.cli.sessions import run_async, use_sessions
@@ -153,5 +154,5 @@ def _describe_usage(usage: BudgetUsage) -> str:
     if (limit := usage.budget.limit_usd) is not None:
         parts.append(f"{usage.describe_spent()} spent and {usage.describe_reserved()} reserved of {usd(limit)}")
     if (videos := usage.budget.limit_videos) is not None:
-        parts.append(f"{usage.videos} of {videos} videos")
+        parts.append(f"{usage.videos:,} of {counted(videos, 'video')}")
     return f"{usage.name}: {', '.join(parts)}"

@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterable, Mapping
 from pathlib import PurePosixPath
 from typing import Final
 
+from prefect_video._counted import counted
 from prefect_video.assets import MANUAL, Asset
 from prefect_video.errors import InvalidInput, StoreError, StoreOutage
 from prefect_video.ledger import Job
@@ -222,7 +223,8 @@ async def _sizes_elsewhere(name: str, jobs: Collection[Job]) -> dict[str, int]:
         logger.warning("the files in %s cannot be looked up: %s", name, error)
         return expected
     if skipped := expected.keys() - present:
-        logger.warning("%d files of %s cannot be looked up: it is not the store they were put into", len(skipped), name)
+        files = counted(len(skipped), "file")
+        logger.warning("%s of %s cannot be looked up: not put into the store that is there now", files, name)
     return {uri: size for uri, size in expected.items() if uri not in present} | sizes
 
 

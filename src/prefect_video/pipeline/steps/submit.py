@@ -391,5 +391,5 @@ async def _check_submit_volume(session: Session, job: Job) -> None:
     # At least, not exactly: several may be sent between two counts. One alert an hour is enough.
     if sent >= limit and (last is None or last < hour_ago):
         session.volume_alert_at = datetime.now(UTC)
-        logger.error("ALERT: account %s has submitted %d generations within an hour", job.account, sent)
+        logger.error("ALERT: account %s has submitted %s within an hour", job.account, counted(sent, "generation"))
         session.notify(SessionEvent.ANOMALY, job, f"{counted(sent, 'submission')} within an hour")
