@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
@@ -65,16 +66,17 @@ async def retry(client: PrefectClient, run_id: UUID) -> None:
             await asyncio.sleep(1)
 
 
-async def start_project(deployment: str, name: str, *, shots: int) -> UUID:
-    """Start the run of a project that is split over two runs."""
-    project = {
+async def start_project(deployment: str, name: str, *, shots: int, by_run: bool = False) -> UUID:
+    """Start the run of a project that is split over two runs, as the project says or, by its parameter, the run."""
+    project: dict[str, Any] = {
         "project": name,
         "defaults": {"duration": 1, "resolution": "480p"},
         "budget_usd": shots * 0.3,
-        "fan_out": 2,
         "shots": [{"id": f"s{number}", "prompt": f"{name} {number}"} for number in range(shots)],
     }
-    return (await arun_deployment(deployment, parameters={"project": project}, timeout=0, as_subflow=False)).id
+    parameters: dict[str, Any] = {"project": project}
+    (parameters if by_run else project)["fan_out"] = 2
+    return (await arun_deployment(deployment, parameters=parameters, timeout=0, as_subflow=False)).id
 
 
 @pytest.mark.timeout(1200)
@@ -108,7 +110,7 @@ async def test_a_parent_that_is_repeated_starts_no_part_twice_and_a_cancelled_on
         assert (session / "videos" / "long-film" / "index.html").exists()
 
         emulator.change_speed(0.001)
-        unwanted = await start_project(deployment, "unwanted", shots=2)
+        unwanted = await start_project(deployment, "unwanted", shots=2, by_run=True)
         async with asyncio.timeout(PATIENCE_SECONDS):
             while emulator.usage()["accepted"] < 7:
                 await asyncio.sleep(0.1)
