@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,7 +15,7 @@ from prefect_video.errors import InvalidInput
 from prefect_video.film import Cut
 from prefect_video.projects import LocatedError, Project
 from prefect_video.shots import is_web_address
-from prefect_video.templates import FieldPath, Place, Scalar, expand_template
+from prefect_video.templates import VALUE_FIELDS, FieldPath, Place, Scalar, as_text, expand_template
 
 FILE_LIMIT_BYTES: Final = 16 * 2**20
 
@@ -26,8 +26,22 @@ _TEXT_FIELDS: Final = frozenset({"prompt", "negative_prompt", "prompt_prefix", "
 """Fields whose every word is part of what is paid for."""
 _VARIABLE_FIELDS: Final = frozenset({"variables", "matrix"})
 """Fields whose values are put into such texts: by name, or lists by name."""
-_COMMENT: Final = re.compile(r"[ \t]+(?P<comment>#[^\r\n]*)")
-_COMMENT_BELOW: Final = re.compile(r"[ \t]*(?:\r?\n)+(?P<indent> +)(?P<comment>#[^\r\n]*)")
+_PAID_FIELDS: Final = _VARIABLE_FIELDS | {"options"}
+"""Fields below which every text is part of what is paid for."""
+_BREAK: Final = r"(?:\r\n|[\r\n\x85\u2028\u2029])"
+"""What ends a line for YAML."""
+_WORDS: Final = r"(?P<comment>#[^\r\n\x85\u2028\u2029]*)"
+_COMMENT: Final = re.compile(rf"[ \t]+{_WORDS}")
+_COMMENT_BELOW: Final = re.compile(rf"[ \t]*(?:{_BREAK}[ \t]*)*{_BREAK}(?P<indent> +){_WORDS}")
+_COMMENT_BELOW_BLOCK: Final = re.compile(rf"(?P<indent> *){_WORDS}")
+"""A comment in the line after a block (`|`, `>`), at whose beginning the block ends."""
+
+_AS_WRITTEN: Final[Mapping[str, Callable[[str], Scalar]]] = {
+    "tag:yaml.org,2002:int": int,
+    "tag:yaml.org,2002:float": float,
+    "tag:yaml.org,2002:bool": lambda text: text.lower() == "true",
+}
+"""Reads the plain scalars that are no texts, by tag."""
 
 _EXPECTED: Final = {
     "string_type": "text in quotes",
@@ -384,33 +398,35 @@ def _record_lines(node: yaml.Node, at: FieldPath, lines: dict[FieldPath, int], p
             _record_lines(item, (*at, index), lines, path)
 
 
-def _check_texts(node: yaml.Node, text: str, path: Path, *, in_variables: bool = False) -> None:
+def _check_texts(node: yaml.Node, text: str, path: Path, *, within: str | None = None) -> None:
     """Reject a prompt or variable of which YAML would leave out words: they are part of what is paid for.
 
     Args:
         node: The node that is looked through, with all below it.
         text: The file's text.
         path: The file, for the message.
-        in_variables: Each text of the node is put into prompts: it is the value of `variables`, or of a `matrix`.
+        within: The field of `_PAID_FIELDS` that the node is below; None where it is below none.
 
     Raises:
-        InvalidInput: A prompt without quotes ends in a comment.
+        InvalidInput: A prompt without quotes ends in a comment, or a variable would be put into it as another number.
     """
     if isinstance(node, yaml.SequenceNode):
         for item in node.value:
-            if in_variables and isinstance(item, yaml.ScalarNode):
+            if within and isinstance(item, yaml.ScalarNode):
                 _check_comment("an entry of the list", node, item, text, path)
-            _check_texts(item, text, path)
+            _check_texts(item, text, path, within=within)
     elif isinstance(node, yaml.MappingNode):
         for key, value in node.value:
-            if (in_variables or key.value in _TEXT_FIELDS) and isinstance(value, yaml.ScalarNode):
+            if (within or key.value in _TEXT_FIELDS) and isinstance(value, yaml.ScalarNode):
                 _check_comment(key.value, key, value, text, path)
-            is_list = in_variables and isinstance(value, yaml.SequenceNode)
-            _check_texts(value, text, path, in_variables=is_list or key.value in _VARIABLE_FIELDS)
+            if within in _VARIABLE_FIELDS and key.value not in VALUE_FIELDS:
+                _check_numbers(key.value, value, path)
+            field = key.value if key.value in _PAID_FIELDS else None
+            _check_texts(value, text, path, within=within or field)
 
 
 def _check_comment(name: str, begin: yaml.Node, value: yaml.ScalarNode, text: str, path: Path) -> None:
-    """Reject a plain scalar that a comment follows on its last line, or on a line that continues it.
+    """Reject a scalar without quotes that a comment follows on its last line, or on a line that continues it.
 
     Args:
         name: What the scalar is, for the message.
@@ -419,19 +435,32 @@ def _check_comment(name: str, begin: yaml.Node, value: yaml.ScalarNode, text: st
         text: The file's text.
         path: The file, for the message.
     """
-    if value.style is not None:
+    if value.style in ("'", '"') or (value.tag in _AS_WRITTEN and name not in _TEXT_FIELDS):
+        # Nothing but a comment can follow a number.
         return
     rest = text[value.end_mark.index :]
-    comment = _COMMENT.match(rest)
-    if comment is None and (following := _COMMENT_BELOW.match(rest)):
+    comment = None if value.style else _COMMENT.match(rest)
+    below = _COMMENT_BELOW_BLOCK if value.style else _COMMENT_BELOW
+    if comment is None and (following := below.match(rest)):
         # A comment at the column of the fields is about the next field; one further in continues the text.
         comment = following if len(following["indent"]) > begin.start_mark.column else None
     if comment is not None:
-        line = value.end_mark.line + 1 + rest[: comment.end()].count("\n")
+        line = value.end_mark.line + 1 + len(re.findall(_BREAK, rest[: comment.end()]))
         raise InvalidInput(
             f"{path}:{line}: {name}: YAML leaves out {_shorten(comment['comment'].rstrip())}, as a comment:"
             " put the whole text in quotes"
         )
+
+
+def _check_numbers(name: str, node: yaml.Node, path: Path) -> None:
+    """Reject a number, or a list with one, that a prompt would have in another form, such as `4.5` for `4.50`."""
+    for value in node.value if isinstance(node, yaml.SequenceNode) else (node,):
+        read = _AS_WRITTEN.get(value.tag) if isinstance(value, yaml.ScalarNode) else None
+        if read is not None and (written := as_text(read(value.value))) != value.value:
+            raise InvalidInput(
+                f"{path}:{value.start_mark.line + 1}: {name}: {value.value} would be {written} in a prompt: put it in"
+                " quotes"
+            )
 
 
 def _kind(value: Any) -> str:
@@ -444,6 +473,8 @@ def _left_out(text: str, kind: str) -> str:
 
 class _Loader(yaml.SafeLoader):
     """YAML loader with the scalars of YAML 1.2: 1.1 would read an unquoted `16:9` as the number 969, and `no` as false.
+
+    What begins with a zero, such as `007`, is a text: the constructor of 1.1 would read `010` as 8.
 
     Aliases are rejected: nested ones expand to gigabytes. Anchors and tags are too: nothing needs them, and what was
     meant as the first word of a prompt, such as `&dog` or `!wow`, would be left out of it.
@@ -476,7 +507,7 @@ class _Loader(yaml.SafeLoader):
 
 for _tag, _pattern, _first in (
     ("bool", r"^(?:true|True|TRUE|false|False|FALSE)$", "tTfF"),
-    ("int", r"^[-+]?[0-9]+$", "-+0123456789"),
+    ("int", r"^[-+]?(?:0|[1-9][0-9]*)$", "-+0123456789"),
     ("float", r"^[-+]?(?:[0-9]+\.[0-9]*|\.[0-9]+|[0-9]+(?=[eE]))(?:[eE][-+]?[0-9]+)?$", "-+.0123456789"),
     ("null", r"^(?:~|null|Null|NULL|)$", ["~", "n", "N", ""]),
 ):

@@ -27,7 +27,7 @@ PROMPT_PARTS: Final = ("prompt_prefix", "prompt_suffix")
 NAME_FIELDS: Final = frozenset({"id", "depends_on", "continue_from", "remix_of"})
 """Fields that hold the names of shots: a value becomes part of one in the form of a name."""
 
-_VALUE_FIELDS: Final = frozenset(
+VALUE_FIELDS: Final = frozenset(
     [
         "duration",
         "seed",
@@ -234,7 +234,7 @@ class _Expander:
             return {key: self._substitute(index, shot, name, item, variables) for key, item in value.items()}
         if not isinstance(value, str):
             return value
-        if name in _VALUE_FIELDS and (whole := _TOKEN.fullmatch(value)) and whole["name"] in variables:
+        if name in VALUE_FIELDS and (whole := _TOKEN.fullmatch(value)) and whole["name"] in variables:
             return variables[whole["name"]]
         if name in NAME_FIELDS:
             variables = {known: name_part(given) for known, given in variables.items()}

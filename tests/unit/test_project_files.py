@@ -238,6 +238,39 @@ def test_the_matrix_of_a_shot_is_read_as_carefully(tmp_path: Path) -> None:
     assert [shot.prompt for shot in load_project(tmp_path / "film.yaml").shots] == ["We sells", "You sells"]
 
 
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        ("prompt: a cat\n   \n        # five dogs", "film.yaml:5: prompt: YAML leaves out '# five dogs'"),
+        ("prompt: a cat\u2028        # five dogs", "film.yaml:4: prompt: YAML leaves out '# five dogs'"),
+        ("prompt: a cat\x85        # five dogs", "film.yaml:4: prompt: YAML leaves out '# five dogs'"),
+        ("prompt: |\n          a cat\n        #2 dogs", "film.yaml:5: prompt: YAML leaves out '#2 dogs'"),
+        ("prompt: x\n    options: {style: neon #7 sign\n    }", "film.yaml:4: style: YAML leaves out '#7 sign'"),
+        ("prompt: x\n    options:\n      a:\n        b: [c #7\n        ]", "film.yaml:6: an entry of the list: YAML"),
+        ("prompt: x\n    duration: 010", "film.yaml:4: shot 'a': duration: a whole number, not '010'"),
+        (
+            "prompt: '{n}'\n    matrix: {n: [1, 4.50]}",
+            "film.yaml:4: n: 4.50 would be 4.5 in a prompt: put it in quotes",
+        ),
+        ("prompt: '{n}'\n    matrix: {n: [+5]}", "film.yaml:4: n: +5 would be 5 in a prompt: put it in quotes"),
+    ],
+)
+def test_what_yaml_would_change_of_what_is_paid_for_is_refused(tmp_path: Path, lines: str, message: str) -> None:
+    assert message in refused(tmp_path, f"project: film\nshots:\n  - {lines}\n    id: a\n")
+
+
+def test_numbers_are_put_into_prompts_as_they_are_written(tmp_path: Path) -> None:
+    (tmp_path / "film.yaml").write_text(
+        "project: film\nvariables: {agent: 007, price: '4.50', share: 0.5, on: true}\nshots:\n  - id: a\n"
+        "    prompt: '{agent} {price} {share} {on} {n}'\n    matrix:\n      n: [001, 10]\n      duration:\n"
+        "      - 4  # short\n      - 8  # long\n"
+    )
+    shots = load_project(tmp_path / "film.yaml").shots
+    assert [(shot.prompt, shot.duration) for shot in shots] == [
+        (f"007 4.50 0.5 true {n}", duration) for n in ("001", "10") for duration in (4, 8)
+    ]
+
+
 def test_comments_outside_of_prompts_and_after_quotes_are_comments(tmp_path: Path) -> None:
     (tmp_path / "film.yaml").write_text(
         "project: film # a name\nshots:\n  - id: a # first\n    prompt: 'We are #1' # quoted\n"
