@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 from typing import Any
 
@@ -66,3 +67,22 @@ async def test_shots_that_wait_for_a_slot_of_the_account_hold_no_turn(open_harne
     assert free == [True] * count
     # None was sent that the provider had no room for.
     assert harness.emulator.usage()["submitted"] == count
+
+
+async def test_submits_that_waited_for_a_turn_are_spaced_too(open_harness: OpenHarness) -> None:
+    count = AT_ONCE + 8
+    harness = open_harness(capacity=count)
+    # All turns are given back at the same moment.
+    harness.emulator.add_fault(operation="submit", kind="delay", seconds=4, times=AT_ONCE)
+    moments: list[float] = []
+
+    def observe(event: SessionEvent, job: Job) -> None:
+        if event is SessionEvent.BEFORE_SEND:
+            moments.append(asyncio.get_running_loop().time())
+
+    project = film(*(a_shot(number) for number in range(count)))
+    settings = {"kind": open_wide, "max_in_flight": count, "account_slots": count, "lease_seconds": 30.0}
+    report = await harness.run(project, observer=observe, submissions_per_minute=600, **settings)
+    assert statuses(report) == ["stored"] * count
+    # A tenth of a second apart; they may be late by any time, but not all at once.
+    assert moments[-1] - moments[AT_ONCE] > 0.1 * (count - AT_ONCE - 2)

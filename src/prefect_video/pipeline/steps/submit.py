@@ -165,10 +165,6 @@ async def _begin(
     Returns:
         What `_prepare` returns.
     """
-    # A shot that waits for its turn to be sent is not urgent.
-    session.step_priority.end_urgent(job.id)
-    await session.rate_limiter.acquire()
-    session.step_priority.begin_urgent(job.id)
     await _check_submit_volume(session, job)
     try:
         job = await _acquire_slot(session, job, task_run_id, turn)
@@ -320,7 +316,6 @@ async def _acquire_slot(session: Session, job: Job, task_run_id: str | None, tur
                     # The end of a generation of this process wakes it up; for other processes' it queries again.
                     async with asyncio.timeout(random.uniform(0.5, 1.0) * _SLOT_SECONDS):
                         await session.slot_released.wait()
-                    session.step_priority.begin_urgent(job.id)
                 await place.yield_to_higher()
     finally:
         if not request.is_granted:
@@ -340,11 +335,13 @@ class _SlotRequest:
         self.is_granted = False
         self._session, self._job, self._task_run_id, self._turn = session, job, task_run_id, turn
         self._is_trial = False
+        self._is_spaced = False
 
     async def send(self) -> Job | None:
         """Ask the ledger for the slot; return the job, submitting, or None where none is free.
 
         A turn to send comes first, and is kept with the slot: the job is on record as sent, and must leave at once.
+        The submits of a minute are counted within it: behind it, those that waited for a turn would leave together.
         The breaker is checked each time, in the transaction that takes the slot: it may open, and a quota be used up,
         while the job waits.
 
@@ -352,7 +349,7 @@ class _SlotRequest:
             CircuitOpen: The breaker is open, or a quota is used up.
         """
         session = self._session
-        await self._turn.enter_async_context(session.submit_turns.acquire(self._job.priority))
+        await self._take_turn()
         while True:
             try:
                 taken = await session.ledger.accounts.acquire_slot(
@@ -373,6 +370,16 @@ class _SlotRequest:
                 if taken is None:
                     await self._turn.aclose()
                 return taken
+
+    async def _take_turn(self) -> None:
+        session = self._session
+        # A shot that waits for its turn is not urgent.
+        session.step_priority.end_urgent(self._job.id)
+        await self._turn.enter_async_context(session.submit_turns.acquire(self._job.priority))
+        if not self._is_spaced:
+            await session.rate_limiter.acquire()
+            self._is_spaced = True
+        session.step_priority.begin_urgent(self._job.id)
 
     async def withdraw(self) -> None:
         """Leave the queue, and let another submit try in place of this one."""
