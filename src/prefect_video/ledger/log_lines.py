@@ -53,17 +53,18 @@ def log_after_commit() -> Iterator[None]:
 def _fields(job: Job) -> dict[str, Any]:
     """Return the fields of a line about a job, for a handler that keeps them, such as one that writes JSON.
 
-    None is named `flow_run_id`: Prefect would show the line in that run, not in the one that has changed the job.
+    Their names are ours alone: a line whose fields another program sets too would not be made. None is `flow_run_id`:
+    Prefect would show the line in that run, not in the one that has changed the job.
     """
     return {
-        "project": job.project,
-        "shot": job.shot.id,
-        "take": job.take,
-        "job_id": job.id,
-        "state": job.state.value,
-        "run_id": job.flow_run_id,
-        "generation_id": job.generation_id,
-        "cost_usd": as_number(job.cost_usd),
+        "video_project": job.project,
+        "video_shot": job.shot.id,
+        "video_take": job.take,
+        "video_job_id": job.id,
+        "video_state": job.state.value,
+        "video_run_id": job.flow_run_id,
+        "video_generation_id": job.generation_id,
+        "video_cost_usd": as_number(job.cost_usd),
     }
 
 

@@ -56,19 +56,19 @@ async def test_a_line_has_run_shot_job_and_cost_as_fields(ledger_file: Path, cap
     async with await Ledger.open(str(ledger_file), migrate=True) as ledger:
         stored = await store_one(ledger, cost_usd=Decimal("2.10"), flow_run_id="5ac0")
     found = [vars(record) for record in caplog.records if record.name == LOGGER]
-    assert [line["state"] for line in found] == ["reserved", "submitting", "submitted", "completed", "stored"]
+    assert [line["video_state"] for line in found] == ["reserved", "submitting", "submitted", "completed", "stored"]
     last = {
-        "project": stored.project,
-        "shot": stored.shot.id,
-        "take": stored.take,
-        "job_id": stored.id,
-        "state": "stored",
-        "run_id": "5ac0",
-        "generation_id": stored.generation_id,
-        "cost_usd": 2.1,
+        "video_project": stored.project,
+        "video_shot": stored.shot.id,
+        "video_take": stored.take,
+        "video_job_id": stored.id,
+        "video_state": "stored",
+        "video_run_id": "5ac0",
+        "video_generation_id": stored.generation_id,
+        "video_cost_usd": 2.1,
     }
     assert {name: found[-1][name] for name in last} == last
-    assert (found[0]["job_id"], found[0]["generation_id"]) == (stored.id, None)
+    assert (found[0]["video_job_id"], found[0]["video_generation_id"]) == (stored.id, None)
     # Prefect would send the line to that run.
     assert "flow_run_id" not in found[-1]
 
