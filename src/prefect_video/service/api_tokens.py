@@ -149,7 +149,10 @@ class ApiTokens:
         return 0
 
     def _reload(self) -> None:
-        """Read the file again where it has changed; one that cannot be used leaves the tokens as they were."""
+        """Read the file again where it has changed; one that cannot be used leaves the tokens as they were.
+
+        A file that is gone has no tokens: to remove it is to revoke them.
+        """
         now = time.monotonic()
         if self.file is None or now - self._checked_at < _RELOAD_SECONDS:
             return
@@ -162,6 +165,10 @@ class ApiTokens:
             loaded = parse_tokens(self.file.read_text(encoding="utf-8"), str(self.file))
             self._refuse_reserved(loaded)
             self._loaded, self._version = loaded, version
+        except FileNotFoundError:
+            if self._loaded:
+                logger.error("%s is gone, and its tokens do not count any more", self.file)
+            self._loaded, self._version = (), None
         except (OSError, UnicodeDecodeError, InvalidInput) as error:
             logger.error("the tokens stay as they were: %s", error)
 
@@ -186,6 +193,8 @@ def parse_tokens(text: str, source: str) -> tuple[ApiToken, ...]:
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         message = f"{source}: not YAML" + (f", line {mark.line + 1}" if mark else "")
+    except (ValueError, RecursionError):  # what looks like a date and is none, and lists within lists
+        message = f"{source}: not a list of tokens"
     # Raised outside the `except`, so not chained: the cause would show values.
     raise InvalidInput(message)
 

@@ -6,7 +6,7 @@ import asyncio
 import importlib
 import logging
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
 
 from prefect_video.errors import InvalidInput
 from prefect_video.service.api_tokens import ApiToken, ApiTokens, default_token, parse_tokens
@@ -36,26 +36,40 @@ async def open_tokens(settings: ServiceSettings) -> ApiTokens:
         raise InvalidInput(f"tokens_file: cannot read {settings.tokens_file}: {error}") from error
 
 
+class _NoBlock(InvalidInput):
+    """There is no such block."""
+
+
 async def watch_block(tokens: ApiTokens, name: str, interval_seconds: float) -> None:
-    """Read a block of tokens again and again, until cancelled; one that cannot be used leaves the tokens as they were.
+    """Read a block of tokens again and again, until cancelled.
+
+    One that cannot be used leaves the tokens as they were; one that is gone has none: to delete it is to revoke them.
 
     Args:
         tokens: The tokens of the service.
         name: Name of the block.
         interval_seconds: Seconds between two reads.
     """
-    failing = False
+    reported = ""
     while True:
         await asyncio.sleep(interval_seconds)
         try:
-            block = await _load_block(name)
-            _refuse_reserved(block, [token for token in tokens.all() if token not in tokens.block])
+            tokens.block = await _read_changed(tokens, name)
+            reported = ""
         except Exception as error:  # noqa: BLE001 -- Prefect's server may be away: the next read tries again
-            if not failing:
-                logger.error("the tokens stay as they were: %s", error)
-            failing = True
-            continue
-        tokens.block, failing = block, False
+            message = f"the tokens stay as they were: {error}"
+            if isinstance(error, _NoBlock):
+                tokens.block = ()
+                message = f"{error}; its tokens do not count any more"
+            if message != reported:
+                logger.error("%s", message)
+            reported = message
+
+
+async def _read_changed(tokens: ApiTokens, name: str) -> tuple[ApiToken, ...]:
+    block = await _load_block(name)
+    _refuse_reserved(block, [token for token in tokens.all() if token not in tokens.block])
+    return block
 
 
 async def _load_block(name: str) -> tuple[ApiToken, ...]:
@@ -65,13 +79,18 @@ async def _load_block(name: str) -> tuple[ApiToken, ...]:
         InvalidInput: There is no such block, or its content cannot be used.
     """
     # Prefect takes seconds to import and is not needed without blocks.
-    blocks = await asyncio.to_thread(importlib.import_module, "prefect_video.blocks")
+    blocks, exceptions = await asyncio.to_thread(_import_prefect)
     name = name.removeprefix(_SLUG)
     try:
         block = await blocks.VideoApiTokens.aload(name)
     except ValueError as error:
-        raise InvalidInput(f"tokens_block: {error}") from error
+        kind = _NoBlock if isinstance(error.__cause__, exceptions.ObjectNotFound) else InvalidInput
+        raise kind(f"tokens_block: {error}") from error
     return parse_tokens(block.tokens.get_secret_value(), f"{_SLUG}{name}")
+
+
+def _import_prefect() -> tuple[Any, Any]:
+    return importlib.import_module("prefect_video.blocks"), importlib.import_module("prefect.exceptions")
 
 
 def _refuse_reserved(block: Sequence[ApiToken], others: Sequence[ApiToken]) -> None:

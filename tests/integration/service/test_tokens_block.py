@@ -97,5 +97,9 @@ async def test_a_changed_block_counts_without_a_restart_and_a_broken_one_changes
             assert await ask(service, second) == 200
             await save_tokens(second_entry, third_entry)
             await wait_for_answer(service, third, 200)
-        (line,) = caplog.messages
+            # To delete the block is to revoke all of its tokens.
+            await VideoApiTokens.adelete(BLOCK.split("/")[1])
+            await wait_for_answer(service, third, 401)
+        line, gone = caplog.messages
+    assert gone.endswith("; its tokens do not count any more")
     assert line.startswith(f"the tokens stay as they were: {BLOCK}: tokens: ")

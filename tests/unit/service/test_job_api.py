@@ -368,10 +368,18 @@ def test_a_tokens_file_is_read_again_and_a_broken_one_changes_nothing(
     clients.add("second")
     assert tokens.authenticate(clients.tokens["second"]) is not None
     good = clients.file.read_text()
-    clients.file.write_text("tokens: 5")
-    assert tokens.authenticate(clients.tokens["first"]) is not None
+    # What YAML takes for a date that there is not, and lists deeper than the parser follows, are errors of their own.
+    for broken in ("tokens: 5", "tokens: [{name: x, sha256: 2026-13-45}]", "[" * 5000):
+        clients.file.write_text(broken)
+        assert tokens.authenticate(clients.tokens["first"]) is not None
     clients.file.write_text(yaml.safe_dump({"tokens": yaml.safe_load(good)["tokens"][1:]}))
     assert tokens.authenticate(clients.tokens["first"]) is None
+    assert tokens.authenticate(clients.tokens["second"]) is not None
+    remaining = clients.file.read_text()
+    clients.file.unlink()
+    assert tokens.authenticate(clients.tokens["second"]) is None
+    clients.file.write_text(remaining)
+    assert tokens.authenticate(clients.tokens["second"]) is not None
     with pytest.raises(InvalidInput, match="there is a token 'second'"):
         clients.add("second")
     with pytest.raises(InvalidInput) as caught:
