@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 from types import SimpleNamespace
 from typing import Any
 
@@ -136,6 +138,34 @@ def test_a_key_that_is_not_set_is_never_ticked(
     checks = checks_of(call, "--provider", provider)
     assert [name for name, check in checks.items() if not check["ok"]] == ["key", "provider"]
     assert [variable for variable in variables if variable in checks["key"]["fix"]] == list(variables)
+
+
+@pytest.mark.parametrize("status", [302, 402, 404, 405])
+def test_a_server_that_is_not_the_provider_is_never_ticked(
+    call: InProcess, monkeypatch: pytest.MonkeyPatch, without_prefect: None, status: int
+) -> None:
+    class OtherServer(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(status)
+            self.send_header("content-length", "0")
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), OtherServer)
+    serving = Thread(target=server.serve_forever)
+    serving.start()
+    try:
+        monkeypatch.setenv("SORA_API_KEY", "sk-1")
+        monkeypatch.setenv("SORA_API_ENDPOINT", f"http://127.0.0.1:{server.server_port}/v1")
+        checks = checks_of(call, "--provider", "sora")
+    finally:
+        server.shutdown()
+        serving.join()
+        server.server_close()
+    assert not checks["provider"]["ok"]
+    assert checks["key"]["detail"] == "from the environment, not checked"
 
 
 @pytest.mark.usefixtures("without_prefect")

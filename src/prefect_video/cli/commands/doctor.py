@@ -20,7 +20,7 @@ from prefect_video.cli.options import JsonFlag, SessionOptions
 from prefect_video.cli.output import DONE, FAILED, escape, print_json, stdout
 from prefect_video.cli.prefect_startup import PrefectUnavailable, ensure_api
 from prefect_video.cli.sessions import open_ledger, use_provider, use_session, use_store
-from prefect_video.errors import AuthenticationFailed, InvalidInput, RequestRejected, VideoError
+from prefect_video.errors import AuthenticationFailed, InvalidInput, InvalidResponse, RequestRejected, VideoError
 from prefect_video.providers import Provider
 from prefect_video.session import DEFAULT_IN_FLIGHT, Session, SessionRef
 from prefect_video.storage import Store
@@ -197,6 +197,8 @@ async def _check_provider(ref: SessionRef, provider: Provider) -> list[Check]:
     key = Check(name="key", ok=True, detail=source)
     try:
         access = await _check_access(provider, address)
+        if not access.ok:
+            key = Check(name="key", ok=True, detail=f"{source}, not checked")
     except AuthenticationFailed as error:
         fix = f"{error}; correct the key"
         key = Check(name="key", ok=False, detail=f"refused, {source}", fix=fix)
@@ -206,13 +208,17 @@ async def _check_provider(ref: SessionRef, provider: Provider) -> list[Check]:
 
 async def _check_access(provider: Provider, address: str) -> Check:
     try:
-        if not provider.capabilities.can_list:
-            await provider.check_access()
-        async for _ in provider.list():
-            break
+        # What a run reads before its first claim, and what it needs where a submit has had no answer.
+        await provider.check_access()
+        if provider.capabilities.can_list:
+            async for _ in provider.list():
+                break
     except AuthenticationFailed:
         raise
-    except RequestRejected as error:
+    except (RequestRejected, InvalidResponse) as error:
+        if not error.follows_contract:
+            # Another server, or one in between: a run would be refused too.
+            return Check(name="provider", ok=False, detail=address, fix=f"{error}; check the endpoint")
         # Some servers do not list; that they answered is what matters.
         return Check(name="provider", ok=True, detail=f"{address}; it does not list generations ({error})")
     except VideoError as error:
