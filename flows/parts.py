@@ -102,15 +102,18 @@ class Parts:
         runs = [await self._start(number) for number in numbers]
         crashes = dict.fromkeys(numbers, 0)
         moved = time.monotonic()
-        while pending := [run for run in runs if not _has_ended(run)]:
-            await asyncio.sleep(_POLL_SECONDS)
-            before = [run.state_name for run in runs]
-            runs = await self._read(runs)
+        while True:
+            # Before the first wait too: a run that is found by its key may have crashed under an earlier parent.
             for number, run in zip(numbers, runs, strict=True):
                 if run.state_type is StateType.CRASHED and crashes[number] < RUNS_LIMIT - 1:
                     crashes[number] += 1
                     logger.warning("part %d, flow run %s, has crashed: it is run again", number, run.id)
                     runs[number - 1] = await self._start(number, crashes[number])
+            if not (pending := [run for run in runs if not _has_ended(run)]):
+                break
+            await asyncio.sleep(_POLL_SECONDS)
+            before = [run.state_name for run in runs]
+            runs = await self._read(runs)
             if before != [run.state_name for run in runs] or any(run.state_type is StateType.RUNNING for run in runs):
                 moved = time.monotonic()
             elif time.monotonic() - moved > self._stall_seconds:

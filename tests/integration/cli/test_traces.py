@@ -28,7 +28,10 @@ def read_spans(text: str) -> list[dict[str, Any]]:
 
 def test_a_run_exports_its_steps_where_the_environment_sets_up_an_exporter(connected: Shell, tmp_path: Path) -> None:
     (tmp_path / "sitecustomize.py").write_text(CONFIGURE)
-    (tmp_path / "film.yaml").write_text(FILM)
+    # Of its own: what other tests have made in this shell is not made again.
+    (tmp_path / "film.yaml").write_text(
+        FILM.replace("project: film", "project: traced").replace("over the sea", "over a traced sea")
+    )
     exporters = {"OTEL_TRACES_EXPORTER": "console", "OTEL_METRICS_EXPORTER": "none", "OTEL_LOGS_EXPORTER": "none"}
     command = ("run", tmp_path / "film.yaml", "--quiet", "--provider", "emulator")
     answer = connected(*command, PYTHONPATH=str(tmp_path), PREFECT_VIDEO_EMULATOR_SPEED="500", **exporters)

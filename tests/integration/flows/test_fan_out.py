@@ -162,10 +162,10 @@ async def test_parts_are_found_again_and_one_that_has_crashed_is_followed_by_ano
     async with making(parent):
         first = await find_parts_of(client, parent, 2)
     crashed, other = first.values()
-    # One that has ended is found by its idempotency key alone.
+    # What has ended is found by its idempotency key alone.
     await client.set_flow_run_state(other.id, Completed(), force=True)
+    await client.set_flow_run_state(crashed.id, Crashed(), force=True)
     async with making(parent) as repeated:
-        await client.set_flow_run_state(crashed.id, Crashed(), force=True)
         (again,) = (run for id_, run in (await find_parts_of(client, parent, 3)).items() if id_ not in first)
         assert again.name == crashed.name
         await client.set_flow_run_state(again.id, Completed(), force=True)

@@ -80,9 +80,8 @@ async def _serve_stdio(settings: ServiceSettings) -> None:
 async def _serve_http(settings: ServiceSettings, host: str, port: int) -> None:
     import socket
 
-    import uvicorn
-
     from prefect_video.service import (
+        Server,
         build_agent_server,
         build_server_config,
         limited_logs,
@@ -96,7 +95,9 @@ async def _serve_http(settings: ServiceSettings, host: str, port: int) -> None:
         raise VideoError(f"cannot listen on {host}:{port}: {error.strerror or error}") from error
     async with open_agent_tools(settings, read_request_token) as tools:
         app = build_agent_server(tools, over_http=True).http_app(path="/mcp")
-        server = uvicorn.Server(build_server_config(app, settings))
-        print_status(f"Serving tools on http://{host}:{listening.getsockname()[1]}/mcp. Ctrl-C ends it.")
+        address = f"http://{host}:{listening.getsockname()[1]}/mcp"
+        server = Server(
+            build_server_config(app, settings), lambda: print_status(f"Serving tools on {address}. Ctrl-C ends it.")
+        )
         with limited_logs():
             await server.serve(sockets=[listening])

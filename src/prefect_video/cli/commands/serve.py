@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
@@ -69,9 +68,7 @@ def serve(
 async def _serve(settings: ServiceSettings, host: str, port: int) -> None:
     import socket
 
-    import uvicorn
-
-    from prefect_video.service import build_server_config, create_app, limited_logs, open_sessions, open_tokens
+    from prefect_video.service import Server, build_server_config, create_app, limited_logs, open_sessions, open_tokens
 
     # Opened once before the server starts: an error in its start-up would be printed as a traceback.
     async with open_sessions(settings):
@@ -81,18 +78,10 @@ async def _serve(settings: ServiceSettings, host: str, port: int) -> None:
     listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     app = create_app(settings)
 
-    class Server(uvicorn.Server):
-        """A server that announces its addresses once it accepts requests."""
+    def announce() -> None:
+        _announce(listening.getsockname()[1], host, app.state.sessions, settings)
 
-        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-            await super().startup(sockets)
-            if self.started:
-                # Modules loaded by now stay; scanning them at each collection would delay deliveries.
-                gc.collect()
-                gc.freeze()
-                _announce(listening.getsockname()[1], host, app.state.sessions, settings)
-
-    server = Server(build_server_config(app, settings))
+    server = Server(build_server_config(app, settings), announce)
     with limited_logs():
         await server.serve(sockets=[listening])
     if not server.started:
