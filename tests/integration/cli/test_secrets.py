@@ -187,6 +187,8 @@ def test_a_whole_project_leaves_no_secret_in_anything_that_can_be_read(
         "PREFECT_VIDEO_LEDGER_URL": postgres_url.replace("postgres:@", f"postgres:{LEDGER_PASSWORD}@"),
         "PREFECT_VIDEO_SERVICE_CALLBACK_HOSTS": "127.0.0.1",
         "PREFECT_VIDEO_SERVICE_SWEEP_SECONDS": "0.5",
+        # For the script that saves blocks; commands wait as long by themselves.
+        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "600",
         "PREFECT_VIDEO_SERVICE_TOKENS_FILE": str(shell.folder / "tokens.yaml"),
     }
     assert LEDGER_PASSWORD in environment["PREFECT_VIDEO_LEDGER_URL"]
