@@ -212,6 +212,8 @@ class Server:
             stdin=subprocess.DEVNULL,
             text=True,
             start_new_session=True,
+            # Where the suite runs in the background of a shell, Ctrl-C is ignored, and all that it starts would inherit that.
+            preexec_fn=_heed_ctrl_c,
         )
         self._reader = threading.Thread(target=self._read_rest, daemon=True)
 
@@ -244,6 +246,10 @@ class Server:
     def _read_rest(self) -> None:
         assert self._process.stdout is not None
         self._lines += self._process.stdout
+
+
+def _heed_ctrl_c() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def _shell_environment() -> dict[str, str]:
