@@ -15,7 +15,7 @@ from prefect_video.providers.replicate.provider import ReplicateProvider
 from prefect_video.providers.sora.provider import SoraProvider
 from prefect_video.shots import Shot
 
-QUICK: Final = HttpSettings(submit_timeout_seconds=2.0, backoff_seconds=0.005, backoff_limit_seconds=0.02)
+QUICK: Final = HttpSettings(backoff_seconds=0.005, backoff_limit_seconds=0.02)
 
 
 class Place(Protocol):

@@ -24,7 +24,8 @@ from prefect_video.session import Observer, Session, SessionEvent, SessionNames,
 from prefect_video.shots import Shot
 from prefect_video.storage import open_store
 
-QUICK: Final = HttpSettings(submit_timeout_seconds=0.6, backoff_seconds=0.01, backoff_limit_seconds=0.05)
+QUICK: Final = HttpSettings(backoff_seconds=0.01, backoff_limit_seconds=0.05)
+"""Quick to repeat, and as patient as users are with a submit: an answer that a slow machine delays is no lost one."""
 POLLS: Final = PollSchedule(shortest_seconds=0.005)
 
 
@@ -43,12 +44,13 @@ class RecoveryHarness:
         observer: Observer | None = None,
         budgets: Sequence[Budget] = (),
         kind: Callable[..., Provider] = SoraProvider,
+        http: HttpSettings = QUICK,
         **settings: Any,
     ) -> AsyncIterator[Session]:
         """Open a session of its own, as another process would."""
         store = (self.folder / "store").as_uri()
         provider = kind(
-            api_key=self.emulator.key, endpoint=self.emulator.endpoint, plan="emulator", name="emulator", settings=QUICK
+            api_key=self.emulator.key, endpoint=self.emulator.endpoint, plan="emulator", name="emulator", settings=http
         )
         # The emulator is far faster than the guide's 6 to 12 seconds for a second of video.
         provider.capabilities = replace(provider.capabilities, seconds_per_video_second=(0.0, 0.2))

@@ -19,7 +19,7 @@ from prefect_video.providers.sora.provider import SoraProvider
 from prefect_video.session import Observer, Session, Settings
 from prefect_video.storage import open_store
 
-QUICK = HttpSettings(backoff_seconds=0.01, backoff_limit_seconds=0.02, attempts=1, submit_timeout_seconds=2)
+QUICK = HttpSettings(backoff_seconds=0.01, backoff_limit_seconds=0.02, attempts=1)
 
 
 @dataclass

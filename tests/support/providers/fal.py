@@ -9,7 +9,7 @@ from prefect_video.emulator import Emulator
 from prefect_video.providers.fal.provider import FalProvider
 from prefect_video.providers.http import HttpSettings
 
-FAST = HttpSettings(attempts=2, backoff_seconds=0.01, backoff_limit_seconds=0.05, submit_timeout_seconds=5)
+FAST = HttpSettings(attempts=2, backoff_seconds=0.01, backoff_limit_seconds=0.05)
 
 SHOT = Shot(id="a", prompt="a red balloon", model="emulator/video/text-to-video", duration=2, resolution="480p")
 

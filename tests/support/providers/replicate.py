@@ -7,7 +7,7 @@ from prefect_video.emulator import Emulator
 from prefect_video.providers.http import HttpSettings
 from prefect_video.providers.replicate.provider import ReplicateProvider
 
-FAST = HttpSettings(attempts=2, backoff_seconds=0.01, backoff_limit_seconds=0.05, submit_timeout_seconds=5)
+FAST = HttpSettings(attempts=2, backoff_seconds=0.01, backoff_limit_seconds=0.05)
 
 SHOT = Shot(id="a", prompt="a red balloon", model="emulator/video", duration=2, resolution="480p")
 

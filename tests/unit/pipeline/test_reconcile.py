@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from prefect_video.errors import NotFound, SubmitOutcomeUnknown
 from prefect_video.generations import Generation
 from prefect_video.ledger import State
 from prefect_video.providers.sora.provider import SoraProvider
-from tests.support.recovery import RecoveryHarness, a_shot, film, statuses
+from tests.support.recovery import QUICK, RecoveryHarness, a_shot, film, statuses
 from tests.support.recovery_fixtures import OpenHarness
 
 ACCEPTED_AND_UNANSWERED: list[dict[str, Any]] = [
@@ -39,7 +40,8 @@ async def test_what_was_accepted_is_found_and_not_sent_again(
 ) -> None:
     harness = open_harness(echo_metadata=echo_metadata)
     harness.emulator.add_fault(operation="submit", **fault)
-    report = await harness.run(a_shot())
+    http = replace(QUICK, submit_timeout_seconds=2) if fault["kind"] == "hang" else QUICK
+    report = await harness.run(a_shot(), http=http)
     assert statuses(report) == ["stored"]
     assert harness.paid == (1, 1)
     assert harness.emulator.usage()["submitted"] == 1

@@ -30,7 +30,7 @@ from prefect_video.providers.sora import responses
 from prefect_video.providers.sora.provider import SoraProvider
 from tests.unit.providers.known import known
 
-FAST = HttpSettings(backoff_seconds=0.01, backoff_limit_seconds=0.05, submit_timeout_seconds=5)
+FAST = HttpSettings(backoff_seconds=0.01, backoff_limit_seconds=0.05)
 SHOT = Shot(id="a", prompt="a red balloon", duration=2, resolution="480p")
 
 
