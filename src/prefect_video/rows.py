@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from prefect_video.errors import InvalidInput
-from prefect_video.project_files import FILE_LIMIT_BYTES, build_project, read_template
+from prefect_video.project_files import build_project, read_template
+from prefect_video.project_text import FILE_LIMIT_BYTES
 from prefect_video.projects import SHOTS_LIMIT, Project
 from prefect_video.shots import Shot, slug
 from prefect_video.templates import PROMPT_PARTS, FieldPath, Place, Scalar, as_text

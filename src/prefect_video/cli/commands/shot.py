@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from prefect_video.cli.commands.run import RunOptions, run_and_report
 from prefect_video.cli.options import JsonFlag, QuietFlag, RebuyMissingFlag, RefreshFlag, SessionOptions
 from prefect_video.errors import InvalidInput
-from prefect_video.project_files import describe_errors
+from prefect_video.field_errors import describe_errors
 from prefect_video.projects import Project
 from prefect_video.session import DEFAULT_PROJECT
 from prefect_video.shots import slug

@@ -1,0 +1,242 @@
+"""The text of project files, parsed into data and lines: YAML 1.2 and JSON, of which no word is lost silently."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import yaml
+
+from prefect_video.errors import InvalidInput
+from prefect_video.field_errors import shorten_value
+from prefect_video.templates import VALUE_FIELDS, FieldPath, Scalar, as_text
+
+FILE_LIMIT_BYTES: Final = 16 * 2**20
+
+_MAX_DEPTH: Final = 32
+"""Depth to which line numbers are recorded; only the options of a shot may be deeper."""
+
+_TEXT_FIELDS: Final = frozenset({"prompt", "negative_prompt", "prompt_prefix", "prompt_suffix"})
+"""Fields whose every word is part of what is paid for."""
+_VARIABLE_FIELDS: Final = frozenset({"variables", "matrix"})
+"""Fields whose values are put into such texts: by name, or lists by name."""
+_PAID_FIELDS: Final = _VARIABLE_FIELDS | {"options"}
+"""Fields below which every text is part of what is paid for."""
+_BREAK: Final = r"(?:\r\n|[\r\n\x85\u2028\u2029])"
+"""What ends a line for YAML."""
+_WORDS: Final = r"(?P<comment>#[^\r\n\x85\u2028\u2029]*)"
+_COMMENT: Final = re.compile(rf"[ \t]+{_WORDS}")
+_COMMENT_BELOW: Final = re.compile(rf"[ \t]*(?:{_BREAK}[ \t]*)*{_BREAK}(?P<indent> +){_WORDS}")
+_COMMENT_BELOW_BLOCK: Final = re.compile(rf"(?P<indent> *){_WORDS}")
+"""A comment in the line after a block (`|`, `>`), at whose beginning the block ends."""
+
+_AS_WRITTEN: Final[Mapping[str, Callable[[str], Scalar]]] = {
+    "tag:yaml.org,2002:int": int,
+    "tag:yaml.org,2002:float": float,
+    "tag:yaml.org,2002:bool": lambda text: text.lower() == "true",
+}
+"""Reads the plain scalars that are no texts, by tag."""
+
+
+def read_text(path: Path) -> str:
+    """Read a project file.
+
+    Raises:
+        InvalidInput: It cannot be read, is too large for a project file, or is not UTF-8.
+    """
+    try:
+        if path.stat().st_size > FILE_LIMIT_BYTES:
+            raise InvalidInput(f"{path}: the file is over {FILE_LIMIT_BYTES // 2**20} MB; is it a project file?")
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InvalidInput(f"{path}: the file is not UTF-8 text (byte {error.start})") from error
+    except OSError as error:
+        raise InvalidInput(f"{path}: cannot read the file: {error.strerror or error}") from error
+
+
+def parse_text(text: str, path: Path) -> tuple[Any, dict[FieldPath, int]]:
+    """Parse a file into its data and the line of each field; `.json` is read as JSON, any other as YAML 1.2.
+
+    Raises:
+        InvalidInput: It is neither, or has words that YAML would leave out of what is paid for.
+    """
+    return _parse_json(text, path) if path.suffix.lower() == ".json" else _parse_yaml(text, path)
+
+
+def _parse_yaml(text: str, path: Path) -> tuple[Any, dict[FieldPath, int]]:
+    try:
+        loader = _Loader(text)
+        node = loader.get_single_node()
+        if node is None:
+            return None, {}
+        lines = _find_lines(node, path)
+        _check_texts(node, text, path)
+        # Last, as it puts merged mappings in their place.
+        return loader.construct_document(node), lines
+    except (yaml.YAMLError, ValueError) as error:
+        raise InvalidInput(_describe_yaml_error(error, path)) from error
+
+
+def _parse_json(text: str, path: Path) -> tuple[Any, dict[FieldPath, int]]:
+    """Parse JSON, which is read as YAML for its lines only."""
+    try:
+        node = yaml.compose(text, Loader=_Loader)
+        lines = _find_lines(node, path) if node is not None else {}
+    except yaml.YAMLError:
+        lines = {}  # JSON allows characters that YAML does not, such as tabs; the parser below decides.
+    try:
+        return json.loads(text), lines
+    except ValueError as error:
+        raise InvalidInput(f"{path}: not valid JSON: {error}") from error
+
+
+def _describe_yaml_error(error: Exception, path: Path) -> str:
+    mark = getattr(error, "problem_mark", None)
+    problem = getattr(error, "problem", None) or str(error)
+    return f"{path}:{mark.line + 1}: not valid YAML: {problem}" if mark else f"{path}: not valid YAML: {problem}"
+
+
+def _find_lines(node: yaml.Node, path: Path) -> dict[FieldPath, int]:
+    lines: dict[FieldPath, int] = {}
+    _record_lines(node, (), lines, path)
+    return lines
+
+
+def _record_lines(node: yaml.Node, at: FieldPath, lines: dict[FieldPath, int], path: Path) -> None:
+    """Record the line of a node and of all below it.
+
+    Raises:
+        InvalidInput: A name is given twice, which YAML and JSON readers accept silently, or is no text.
+    """
+    if at in lines or len(at) > _MAX_DEPTH:
+        return
+    lines[at] = node.start_mark.line + 1
+    if isinstance(node, yaml.MappingNode):
+        seen: set[str] = set()
+        for key, value in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                raise InvalidInput(
+                    f"{path}:{key.start_mark.line + 1}: the name of a field is one word, without brackets"
+                )
+            if key.value in seen:
+                raise InvalidInput(f"{path}:{key.start_mark.line + 1}: {key.value!r} is given twice")
+            seen.add(key.value)
+            _record_lines(value, (*at, key.value), lines, path)
+    elif isinstance(node, yaml.SequenceNode):
+        for index, item in enumerate(node.value):
+            _record_lines(item, (*at, index), lines, path)
+
+
+def _check_texts(node: yaml.Node, text: str, path: Path, *, within: str | None = None) -> None:
+    """Reject a prompt or variable of which YAML would leave out words: they are part of what is paid for.
+
+    Args:
+        node: The node that is looked through, with all below it.
+        text: The file's text.
+        path: The file, for the message.
+        within: The field of `_PAID_FIELDS` that the node is below; None where it is below none.
+
+    Raises:
+        InvalidInput: A prompt without quotes ends in a comment, or a variable would be put into it as another number.
+    """
+    if isinstance(node, yaml.SequenceNode):
+        for item in node.value:
+            if within and isinstance(item, yaml.ScalarNode):
+                _check_comment("an entry of the list", node, item, text, path)
+            _check_texts(item, text, path, within=within)
+    elif isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            if (within or key.value in _TEXT_FIELDS) and isinstance(value, yaml.ScalarNode):
+                _check_comment(key.value, key, value, text, path)
+            if within in _VARIABLE_FIELDS and key.value not in VALUE_FIELDS:
+                _check_numbers(key.value, value, path)
+            field = key.value if key.value in _PAID_FIELDS else None
+            _check_texts(value, text, path, within=within or field)
+
+
+def _check_comment(name: str, begin: yaml.Node, value: yaml.ScalarNode, text: str, path: Path) -> None:
+    """Reject a scalar without quotes that a comment follows on its last line, or on a line that continues it.
+
+    Args:
+        name: What the scalar is, for the message.
+        begin: The scalar's name, or the list that it is in: what is further in belongs to the scalar.
+        value: The scalar.
+        text: The file's text.
+        path: The file, for the message.
+    """
+    if value.style in ("'", '"') or (value.tag in _AS_WRITTEN and name not in _TEXT_FIELDS):
+        # Nothing but a comment can follow a number.
+        return
+    rest = text[value.end_mark.index :]
+    comment = None if value.style else _COMMENT.match(rest)
+    below = _COMMENT_BELOW_BLOCK if value.style else _COMMENT_BELOW
+    if comment is None and (following := below.match(rest)):
+        # A comment at the column of the fields is about the next field; one further in continues the text.
+        comment = following if len(following["indent"]) > begin.start_mark.column else None
+    if comment is not None:
+        line = value.end_mark.line + 1 + len(re.findall(_BREAK, rest[: comment.end()]))
+        raise InvalidInput(
+            f"{path}:{line}: {name}: YAML leaves out {shorten_value(comment['comment'].rstrip())}, as a comment:"
+            " put the whole text in quotes"
+        )
+
+
+def _check_numbers(name: str, node: yaml.Node, path: Path) -> None:
+    """Reject a number, or a list with one, that a prompt would have in another form, such as `4.5` for `4.50`."""
+    for value in node.value if isinstance(node, yaml.SequenceNode) else (node,):
+        read = _AS_WRITTEN.get(value.tag) if isinstance(value, yaml.ScalarNode) else None
+        if read is not None and (written := as_text(read(value.value))) != value.value:
+            raise InvalidInput(
+                f"{path}:{value.start_mark.line + 1}: {name}: {value.value} would be {written} in a prompt: put it in"
+                " quotes"
+            )
+
+
+def _left_out(text: str, kind: str) -> str:
+    return f"`{text}` would be left out, as {kind}: put the whole text in quotes"
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML loader with the scalars of YAML 1.2: 1.1 would read an unquoted `16:9` as the number 969, and `no` as false.
+
+    What begins with a zero, such as `007`, is a text: the constructor of 1.1 would read `010` as 8.
+
+    Aliases are rejected: nested ones expand to gigabytes. Anchors and tags are too: nothing needs them, and what was
+    meant as the first word of a prompt, such as `&dog` or `!wow`, would be left out of it.
+    """
+
+    yaml_implicit_resolvers: Any = {}  # noqa: RUF012  the base class declares it as an instance's
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            event: Any = self.peek_event()  # type: ignore[no-untyped-call]
+            raise yaml.composer.ComposerError(
+                None,
+                None,
+                f"`*{event.anchor}` would be an alias, and aliases are not taken (use `defaults:`);"
+                " if it is part of a text, put the whole text in quotes",
+                event.start_mark,
+            )
+        mark: Any = self.peek_event()  # type: ignore[no-untyped-call]
+        if getattr(mark, "anchor", None) is not None:
+            raise yaml.composer.ComposerError(
+                None,
+                None,
+                _left_out(f"&{mark.anchor}", "an anchor (aliases are not taken, use `defaults:`)"),
+                mark.start_mark,
+            )
+        if getattr(mark, "tag", None) is not None:
+            raise yaml.composer.ComposerError(None, None, _left_out(mark.tag, "a tag"), mark.start_mark)
+        return super().compose_node(parent, index)
+
+
+for _tag, _pattern, _first in (
+    ("bool", r"^(?:true|True|TRUE|false|False|FALSE)$", "tTfF"),
+    ("int", r"^[-+]?(?:0|[1-9][0-9]*)$", "-+0123456789"),
+    ("float", r"^[-+]?(?:[0-9]+\.[0-9]*|\.[0-9]+|[0-9]+(?=[eE]))(?:[eE][-+]?[0-9]+)?$", "-+.0123456789"),
+    ("null", r"^(?:~|null|Null|NULL|)$", ["~", "n", "N", ""]),
+):
+    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(_pattern), list(_first))
