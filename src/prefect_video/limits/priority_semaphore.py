@@ -12,7 +12,7 @@ from prefect_video.ledger import queue_rank
 
 
 class Slot:
-    """A place in the queue of a semaphore, and the slot once it is given.
+    """A place in the queue of a semaphore, and the slot once it is given; one task waits for it.
 
     Attributes:
         place: Rank in the queue; the lowest is the first.
@@ -26,16 +26,20 @@ class Slot:
         self._on_given = on_given
         self._is_queued = False
         self._is_called = False
-        self._given = asyncio.Event()
-        self._near = asyncio.Event()
+        self._is_given = False
+        self._is_near = False
+        # Not an event for each: thousands wait, and most of them for one of both.
+        self._woken: asyncio.Future[None] | None = None
 
     async def take(self) -> None:
         """Wait until the slot is given; a wait that is cancelled keeps the place until its context ends."""
-        await self._given.wait()
+        while not self._is_given:
+            await self._wait_for_call()
 
     async def wait_until_near(self) -> None:
         """Wait until the slot is given, or few are before it in the queue."""
-        await self._near.wait()
+        while not self._is_near:
+            await self._wait_for_call()
 
     def release(self) -> None:
         """Give the slot back before its context ends; one that is not held stays as it is."""
@@ -47,9 +51,20 @@ class Slot:
         """Let waiters with precedence go first; return once the slot is held again."""
         if self._semaphore.next_sequence() < self.place:
             self.release()
-            self._given.clear()
+            self._is_given = False
             self._semaphore._enter(self)
             await self.take()
+
+    async def _wait_for_call(self) -> None:
+        self._woken = asyncio.get_running_loop().create_future()
+        await self._woken
+
+    def _call(self, *, given: bool) -> None:
+        """Wake the waiter up: its slot is given, or near."""
+        self._is_near = True
+        self._is_given = self._is_given or given
+        if self._woken is not None and not self._woken.done():
+            self._woken.set_result(None)
 
 
 class PrioritySemaphore:
@@ -137,8 +152,7 @@ class PrioritySemaphore:
 
     def _give(self, slot: Slot) -> None:
         slot.is_held = True
-        slot._given.set()
-        slot._near.set()
+        slot._call(given=True)
         if slot._on_given:
             slot._on_given()
 
@@ -157,7 +171,7 @@ class PrioritySemaphore:
                 continue
             self._free_near -= 1
             slot._is_called = True
-            slot._near.set()
+            slot._call(given=False)
 
 
 def _first_queued(entries: list[tuple[float, int, Slot]]) -> Slot | None:

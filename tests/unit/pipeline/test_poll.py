@@ -45,6 +45,26 @@ async def test_a_provider_that_refuses_to_list(
     assert {job.state for job in ended} == {State.COMPLETED}
 
 
+async def test_a_wait_holds_no_answer_and_little_of_each_row(
+    open_session: SessionOpener, crowded: MakeEmulator
+) -> None:
+    with crowded(times="fixed:3600") as emulator:
+        async with open_session(emulator) as session:
+            jobs = await submitted(session, 2)
+            assert all(session.fresh_generations.get(str(job.generation_id)) for job in jobs)
+            waits = [asyncio.create_task(poll(session, job)) for job in jobs]
+            async with asyncio.timeout(60):
+                while len(session.poller._targets) < 2:
+                    await asyncio.sleep(0.01)
+            assert not any(session.fresh_generations.get(str(job.generation_id)) for job in jobs)
+            # pydantic keeps the names of what was given with each record: 2 KB of a job's 5.
+            first, second = [await session.ledger.jobs.get(job.id) for job in jobs]
+            assert first.__pydantic_fields_set__ is second.__pydantic_fields_set__ == set(type(first).model_fields)
+            for wait in waits:
+                wait.cancel()
+            await asyncio.gather(*waits, return_exceptions=True)
+
+
 async def test_faults_of_looks_lose_nothing(open_session: SessionOpener, crowded: MakeEmulator) -> None:
     with crowded(times="fixed:10") as emulator:
         async with open_session(emulator) as session:

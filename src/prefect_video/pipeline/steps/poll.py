@@ -93,6 +93,29 @@ def _failure_type(fault: ProviderFault | None) -> type[GenerationFailed]:
 
 async def _wait_for_end(session: Session, job: Job, generation_id: str) -> Generation | Job:
     """Wait for the generation's end; return the job instead where the webhook receiver has moved it first."""
+    if ended := _find_end(session, generation_id):
+        return ended
+    polling = session.poller.wait_for_end(
+        generation_id,
+        submitted_at=job.submitted_at or job.updated_at,
+        expected=await _build_forecast(session, job, generation_id),
+        deadline_at=job.deadline_at,
+        on_change=lambda _: session.notify(SessionEvent.POLLED, job),
+        relaxed=session.webhook_url(job) is not None,
+    )
+    if session.settings.webhook_url is None:
+        return await polling
+    return await _wait_for_first(polling, session.job_watcher.wait_for_change(job.id))
+
+
+def _find_end(session: Session, generation_id: str) -> Generation | None:
+    """Return the provider's last answer, if it is that the generation has ended."""
+    latest = session.fresh_generations.get(generation_id)
+    return latest if latest is not None and latest.status.ended else None
+
+
+async def _build_forecast(session: Session, job: Job, generation_id: str) -> LatencyForecast:
+    """Build the forecast of a generation's end, and forget the answer it is built of: a poll brings a newer one."""
     submitted_at = job.submitted_at or job.updated_at
     latest = session.fresh_generations.get(generation_id) or Generation(
         id=generation_id,
@@ -101,25 +124,13 @@ async def _wait_for_end(session: Session, job: Job, generation_id: str) -> Gener
         created_at=submitted_at,
         estimated_completion_at=job.estimated_completion_at,
     )
-    if latest.status.ended:
-        return latest
+    session.fresh_generations.discard(generation_id)
     least, most = session.provider.capabilities.seconds_per_video_second
-    expected = LatencyForecast(
+    return LatencyForecast(
         await session.latency.history(job.shot),
         hinted_seconds=find_hinted_seconds(latest, submitted_at),
         usual_seconds=(least * job.shot.length_seconds, most * job.shot.length_seconds),
     )
-    polling = session.poller.wait_for_end(
-        generation_id,
-        submitted_at=submitted_at,
-        expected=expected,
-        deadline_at=job.deadline_at,
-        on_change=lambda _: session.notify(SessionEvent.POLLED, job),
-        relaxed=session.webhook_url(job) is not None,
-    )
-    if session.settings.webhook_url is None:
-        return await polling
-    return await _wait_for_first(polling, session.job_watcher.wait_for_change(job.id))
 
 
 async def _wait_for_first(*coroutines: Coroutine[Any, Any, Generation | Job]) -> Generation | Job:
