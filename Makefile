@@ -13,7 +13,7 @@ TEST_SECONDS ?= 2700
 export PYTHONDONTWRITEBYTECODE :=
 
 # The oldest Prefect that is supported, and the newest versions of what it shares with others that it accepts.
-OLDEST := prefect==3.8.0 apprise<2 packaging<26.3 python-slugify<9 whenever<0.11
+OLDEST := prefect==3.8.6 apprise<2 python-slugify<9 whenever<0.11
 
 .PHONY: help demo film docs test test-fast explore test-oldest test-litellm test-fleet test-docs lint types format bench torture clean typing
 
@@ -46,7 +46,7 @@ explore: $(READY)  ## the property tests with new random examples, ten times as 
 
 test-oldest:  ## Prefect's tests with the oldest Prefect that is supported, in an environment of its own
 	test -x .venv-oldest/bin/python || $(PYTHON) -m venv .venv-oldest
-	grep -vE '^(prefect|apprise|packaging|python-slugify|whenever)==' constraints.txt > .venv-oldest/constraints.txt
+	grep -vE '^(prefect|apprise|python-slugify|whenever)==' constraints.txt > .venv-oldest/constraints.txt
 	.venv-oldest/bin/python -m pip install --quiet --disable-pip-version-check \
 		--constraint .venv-oldest/constraints.txt --editable '.[dev]' $(OLDEST:%='%')
 	.venv-oldest/bin/python -m pytest -q tests/integration -m "prefect and not fleet" -n 4 --dist loadfile --no-loadscope-reorder \

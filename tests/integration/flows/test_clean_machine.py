@@ -26,7 +26,7 @@ DEPLOYING = Path(__file__).parents[3] / "docs" / "deploying.md"
 PATIENCE_SECONDS = 300
 PROJECT = "generate-project/project"
 HAS_SCHEDULING = Version(prefect.__version__) >= Version("3.9")
-"""The server of Prefect 3.8.0 answers "database is locked" when a schedule's runs are requested on SQLite."""
+"""The server of Prefect 3.8 answers "database is locked" when a schedule's runs are requested on SQLite."""
 
 
 class Machine:

@@ -26,7 +26,7 @@ from prefect_video.session import DEFAULT_IN_FLIGHT, Session, SessionRef
 from prefect_video.storage import Store
 
 FASTAPI_LIMIT: Final = (0, 151)
-PREFECT_NEEDED: Final = (3, 8)
+PREFECT_NEEDED: Final = (3, 8, 6)
 PYTHON_NEEDED: Final = (3, 11)
 
 
@@ -97,7 +97,7 @@ def _check_versions() -> list[Check]:
             detail=platform.python_version(),
             fix="use Python 3.11 or newer",
         ),
-        _check_package("prefect", lambda found: PREFECT_NEEDED <= found < (4,), "pip install 'prefect>=3.8,<4'"),
+        _check_package("prefect", lambda found: PREFECT_NEEDED <= found < (4,), "pip install 'prefect>=3.8.6,<4'"),
         _check_package(
             "fastapi", lambda found: found < FASTAPI_LIMIT, "pip install 'fastapi<0.151': Prefect's server needs it"
         ),
@@ -109,7 +109,7 @@ def _check_package(name: str, fits: Callable[[tuple[int, ...]], bool], fix: str)
         found = version(name)
     except PackageNotFoundError:
         return Check(name=name, ok=False, detail="not installed", fix=fix)
-    numbers = tuple(int(part) for part in found.split(".")[:2] if part.isdecimal())
+    numbers = tuple(int(part) for part in found.split(".")[:3] if part.isdecimal())
     return Check(name=name, ok=fits(numbers), detail=found, fix=fix)
 
 
