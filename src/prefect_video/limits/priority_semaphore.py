@@ -34,12 +34,12 @@ class Slot:
     async def take(self) -> None:
         """Wait until the slot is given; a wait that is cancelled keeps the place until its context ends."""
         while not self._is_given:
-            await self._wait_for_call()
+            await self._wait_until_woken()
 
     async def wait_until_near(self) -> None:
         """Wait until the slot is given, or few are before it in the queue."""
         while not self._is_near:
-            await self._wait_for_call()
+            await self._wait_until_woken()
 
     def release(self) -> None:
         """Give the slot back before its context ends; one that is not held stays as it is."""
@@ -55,11 +55,11 @@ class Slot:
             self._semaphore._enter(self)
             await self.take()
 
-    async def _wait_for_call(self) -> None:
+    async def _wait_until_woken(self) -> None:
         self._woken = asyncio.get_running_loop().create_future()
         await self._woken
 
-    def _call(self, *, given: bool) -> None:
+    def _wake(self, *, given: bool) -> None:
         """Wake the waiter up: its slot is given, or near."""
         self._is_near = True
         self._is_given = self._is_given or given
@@ -152,7 +152,7 @@ class PrioritySemaphore:
 
     def _give(self, slot: Slot) -> None:
         slot.is_held = True
-        slot._call(given=True)
+        slot._wake(given=True)
         if slot._on_given:
             slot._on_given()
 
@@ -171,7 +171,7 @@ class PrioritySemaphore:
                 continue
             self._free_near -= 1
             slot._is_called = True
-            slot._call(given=False)
+            slot._wake(given=False)
 
 
 def _first_queued(entries: list[tuple[float, int, Slot]]) -> Slot | None:
