@@ -22,8 +22,19 @@ SHORTEST_ID: Final = 6
 
 
 def run_async(coroutine: Coroutine[Any, Any, _T]) -> _T:
-    """Run a command's coroutine to its end."""
-    return asyncio.run(coroutine)
+    """Run a command's coroutine to its end.
+
+    The main task keeps no result: asyncio, as it sets the handler of SIGINT back, writes out the task with its result
+    twice, which takes longer for a large report than the report took.
+    """
+    results: list[_T] = []
+
+    async def run() -> None:
+        results.append(await coroutine)
+
+    asyncio.run(run())
+    (result,) = results
+    return result
 
 
 @asynccontextmanager

@@ -58,6 +58,7 @@ async def publish_gallery(
     *,
     project: Project | None = None,
     outcomes: Mapping[TakeKey, TakeOutcome] | None = None,
+    only_changes: bool = False,
 ) -> PublishedGallery:
     """Publish the manifest and the page of a project.
 
@@ -67,15 +68,20 @@ async def publish_gallery(
         name: Name of the project.
         project: The project file, for order, budget and shots that no run has begun; else as the last manifest says.
         outcomes: What the run that has just ended says of its takes.
+        only_changes: Write nothing where the published manifest says the same, but for the time at which it was made.
 
     Raises:
         InvalidInput: Neither the ledger, nor the store, nor the caller knows the project.
         LedgerError: The ledger cannot be read.
         StoreError: The store cannot be read or written.
     """
-    manifest = await compile_manifest(ledger, store, name, project=project, outcomes=outcomes)
+    facts = await _read_facts(ledger, store, name, project, outcomes or {})
+    manifest = _build_manifest(facts, ledger, store)
+    manifest_uri, page_uri = (store.uri(PurePosixPath(name, file)) for file in (MANIFEST_NAME, PAGE_NAME))
+    if only_changes and facts.previous and _says_the_same(manifest, facts.previous) and await store.size(page_uri):
+        return PublishedGallery(facts.previous, manifest_uri, page_uri)
     content = {MANIFEST_NAME: write_manifest(manifest), PAGE_NAME: await run_in_thread(render_page, manifest)}
-    manifest_uri, page_uri = await _publish(store, {PurePosixPath(name, file): text for file, text in content.items()})
+    await _publish(store, {PurePosixPath(name, file): text for file, text in content.items()})
     return PublishedGallery(manifest, manifest_uri, page_uri)
 
 
@@ -88,13 +94,20 @@ async def compile_manifest(
     outcomes: Mapping[TakeKey, TakeOutcome] | None = None,
 ) -> Manifest:
     """Build the manifest of a project without publishing it; arguments and errors as of `publish_gallery`."""
-    facts = await _read_facts(ledger, store, name, project, outcomes or {})
+    return _build_manifest(await _read_facts(ledger, store, name, project, outcomes or {}), ledger, store)
+
+
+def _build_manifest(facts: ProjectFacts, ledger: Ledger, store: Store) -> Manifest:
     if not (facts.jobs or facts.copies or facts.project or facts.previous):
         raise InvalidInput(
-            f"project {name!r}: neither the ledger {ledger.url_label} nor the store {store.url} knows it"
+            f"project {facts.name!r}: neither the ledger {ledger.url_label} nor the store {store.url} knows it"
         )
     made_at = datetime.now(UTC).replace(microsecond=0)
     return build_manifest(facts, store, made_at=made_at, generator=f"prefect-video {version('prefect-video')}")
+
+
+def _says_the_same(manifest: Manifest, previous: Manifest) -> bool:
+    return manifest.model_copy(update={"made_at": previous.made_at}) == previous
 
 
 async def publish_index(store: Store) -> tuple[str, list[Manifest]]:

@@ -26,13 +26,15 @@ async def refresh_gallery(
     project: Project | None = None,
     outcomes: Mapping[TakeKey, TakeOutcome] | None = None,
 ) -> PublishedGallery | None:
-    """Publish the page and the manifest of a project; arguments as of `publish_gallery`.
+    """Publish the page and the manifest of a project where they have changed; arguments as of `publish_gallery`.
 
     Returns:
         What was published; None where it cannot be written, which is logged and never raised.
     """
     try:
-        return await publish_gallery(session.ledger, session.store, name, project=project, outcomes=outcomes)
+        return await publish_gallery(
+            session.ledger, session.store, name, project=project, outcomes=outcomes, only_changes=True
+        )
     except Exception as error:
         unexpected = None if isinstance(error, VideoError) else error
         words = ("gallery", name, "--store", session.store_name)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
 import sys
@@ -37,7 +36,7 @@ from prefect_video.cli.output import (
 from prefect_video.cli.prefect_startup import PrefectUnavailable, ensure_api
 from prefect_video.cli.progress import FilmLines, ProgressTable, show_progress
 from prefect_video.cli.report_view import show_report, status_of_report
-from prefect_video.cli.sessions import use_sessions
+from prefect_video.cli.sessions import run_async, use_sessions
 from prefect_video.errors import InvalidInput, ProjectFailed, VideoError
 from prefect_video.ledger import command_line
 from prefect_video.pipeline import Plan, ProjectReport, observe_films, plan_project, publish_run, run_project
@@ -142,7 +141,7 @@ def execute(project: Project, options: RunOptions) -> ProjectReport:
     if options.session.provider is None and project.provider is None and not options.quiet:
         print_status(_describe_default(refs[0]))
     with contextlib.nullcontext() if options.quiet else observe_films(FilmLines()):
-        prepared = asyncio.run(_prepare(project, refs, options))
+        prepared = run_async(_prepare(project, refs, options))
     if isinstance(prepared, ProjectReport):
         return prepared
     ensure_api()
@@ -178,7 +177,7 @@ def _run_until_end(project: Project, options: RunOptions) -> ProjectReport:
     from prefect.exceptions import TerminationSignal
 
     try:
-        return asyncio.run(_run_flow(project, options))
+        return run_async(_run_flow(project, options))
     except Interrupted:
         raise
     except KeyboardInterrupt:
