@@ -19,6 +19,8 @@ _LONGEST_SECONDS: Final = 6 * 3600.0
 _BISECTIONS: Final = 18
 _PRECISION: Final = 0.02
 """Precision of a delay, as a share of it."""
+_GROWTH: Final = 3.0
+"""Factor from one delay that is tried to the next, while they are too short."""
 
 
 @dataclass(frozen=True)
@@ -115,23 +117,37 @@ class CompletionForecast:
         """Return the expected seconds between its end and a poll, for one that had not ended at the poll before."""
         return self._unnoticed_from(since)(until - since)
 
-    def seconds_until_unnoticed(self, since: float, seconds: float, *, at_least: float = 0.0) -> float:
+    def seconds_until_unnoticed(
+        self, since: float, seconds: float, *, at_least: float = 0.0, at_most: float = math.inf
+    ) -> float:
         """Return the seconds after a poll from which on an end is expected to go unnoticed for so long.
 
         Args:
             since: Time of the poll, at which it had not ended.
             seconds: For how long.
             at_least: Shortest result: what is below need not be found out.
+            at_most: Longest result, likewise.
         """
         unnoticed = self._unnoticed_from(since)
+        if at_most < _LONGEST_SECONDS and unnoticed(at_most) < seconds:
+            return at_most
         low, high = 0.0, max(seconds, at_least)
-        while unnoticed(high) < seconds and high < _LONGEST_SECONDS:
-            low, high = high, 2.0 * high
-        if low == 0.0:
+        below, above = 0.0, unnoticed(high)
+        while above < seconds and high < _LONGEST_SECONDS:
+            low, below, high = high, above, _GROWTH * high
+            above = unnoticed(high)
+        if low == 0.0 or above < seconds:
             return high
+        halves = False
         while high - low > _PRECISION * high:
-            middle = (low + high) / 2.0
-            low, high = (middle, high) if unnoticed(middle) < seconds else (low, middle)
+            # It grows like a power of the delay, mostly; halving now and then ends the search where it does not.
+            share = 0.5 if halves or below <= 0.0 else math.log(seconds / below) / math.log(above / below)
+            halves = not halves
+            middle: float = low * (high / low) ** share
+            value = unnoticed(middle)
+            if abs(value - seconds) <= _PRECISION * seconds:
+                return middle
+            low, below, high, above = (middle, value, high, above) if value < seconds else (low, below, middle, value)
         return high
 
     def _unnoticed_from(self, since: float) -> Callable[[float], float]:

@@ -29,6 +29,8 @@ __all__ = ["OnChange", "Poller", "is_transient"]
 logger = logging.getLogger(__name__)
 
 _REQUESTS_AT_ONCE: Final = 8
+_COMPARED: Final = 100
+"""Targets that are compared where the budget affords requests for some of them only."""
 
 
 class Poller:
@@ -231,8 +233,11 @@ class Poller:
             return
         if len(due) > (affordable := self._budget.affordable()):
             now = _now()
-            # Those first whose end is likely to be unnoticed for longest; the rest waits for the budget.
-            due = sorted(due, key=lambda target: target.unnoticed_seconds(now), reverse=True)
+            # Those first whose end is likely to be unnoticed for longest; the rest waits for the budget. Of thousands
+            # only those are compared that have been due for longest: the comparison must not cost more than the polls.
+            compared = max(_COMPARED, 2 * int(affordable))
+            first = sorted(due[:compared], key=lambda target: target.unnoticed_seconds(now), reverse=True)
+            due = [*first, *due[compared:]]
             for target in due[int(affordable) :]:
                 self._queue.push(target, 0.0)
             due = due[: int(affordable)]

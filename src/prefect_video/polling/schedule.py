@@ -6,6 +6,7 @@ Early that is seldom, around the expected moment often; and where a list answers
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -78,14 +79,13 @@ class PollSchedule:
 
     def _interval(self, since: float, forecast: CompletionForecast, sharing: float) -> float:
         price = _PRICE * self.shortest_seconds / min(sharing, _MOST_SHARING)
-        delay = forecast.seconds_until_unnoticed(since, price, at_least=self._shortest(since))
         widest = self._widest(since)
-        if delay <= widest:
+        delay = forecast.seconds_until_unnoticed(since, price, at_least=self._shortest(since), at_most=widest)
+        if delay < widest or sharing * forecast.chance_between(since, since + widest) >= _PLAUSIBLE:
             return delay
-        if sharing * forecast.chance_between(since, since + widest) >= _PLAUSIBLE:
-            return widest
         is_cheap = sharing >= _MOST_SHARING and since >= forecast.soonest
-        return min(delay, max(_BLIND_SHARE * since, widest)) if is_cheap else delay
+        longest = max(_BLIND_SHARE * since, widest) if is_cheap else math.inf
+        return forecast.seconds_until_unnoticed(since, price, at_least=widest, at_most=longest)
 
     def _widest(self, since: float) -> float:
         return max(self.max_lateness_seconds, self.share * since)

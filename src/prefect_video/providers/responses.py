@@ -217,17 +217,19 @@ def path_part(generation_id: str) -> str:
     Raises:
         InvalidInput: It cannot be requested in any spelling.
     """
-    is_usable = generation_id.isascii() and generation_id.isprintable()
-    if not is_usable or len(generation_id) > _LONGEST_ID or set(generation_id) <= {"."}:
+    if not _can_be_requested(generation_id):
         raise InvalidInput(f"generation id {generation_id!r} is not one that can be requested")
     return quote(generation_id, safe="")
 
 
+def _can_be_requested(generation_id: str) -> bool:
+    is_text = generation_id.isascii() and generation_id.isprintable()
+    return is_text and len(generation_id) <= _LONGEST_ID and generation_id.strip(".") != ""
+
+
 def _check_id(generation_id: str) -> str:
-    try:
-        path_part(generation_id)
-    except InvalidInput as error:
-        raise ValueError("not an id that can be requested") from error
+    if not _can_be_requested(generation_id):
+        raise ValueError("not an id that can be requested")
     return generation_id
 
 

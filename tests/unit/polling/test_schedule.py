@@ -92,6 +92,24 @@ def test_a_look_is_worth_its_price(forecast: CompletionForecast, since: float, t
 
 
 @settings(max_examples=30)
+@given(forecasts(), seconds, st.floats(0.01, 60), st.floats(0, 5), st.one_of(st.just(math.inf), st.floats(5, 3600)))
+def test_a_delay_is_as_long_as_an_end_goes_unnoticed(
+    forecast: CompletionForecast, since: float, price: float, at_least: float, at_most: float
+) -> None:
+    delay = forecast.seconds_until_unnoticed(since, price, at_least=at_least, at_most=at_most)
+    assert at_least * 0.97 <= delay <= max(at_most, 6 * 3600 * 3, at_least, price)
+    unnoticed = forecast.unnoticed_seconds(since, since + delay)
+    if delay == at_most or delay >= 6 * 3600:
+        assert unnoticed <= price * 1.03
+    elif delay > max(at_least, price) * 1.01:
+        # Within two hundredths of the delay, or of the price.
+        shorter = forecast.unnoticed_seconds(since, since + delay * 0.97)
+        assert shorter <= price * 1.03
+        assert unnoticed >= price * 0.97
+    else:
+        assert unnoticed >= price * 0.97
+
+
 @given(forecasts())
 def test_looks_are_few_however_long_it_takes(forecast: CompletionForecast) -> None:
     steps = math.log(DAY / SCHEDULE.shortest_seconds) / math.log(1 + SCHEDULE.closest_share)
