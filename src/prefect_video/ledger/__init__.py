@@ -49,6 +49,7 @@ from prefect_video.ledger.records import (
     WorkKind,
 )
 from prefect_video.ledger.retention import Removal
+from prefect_video.ledger.row_records import share_field_names
 from prefect_video.ledger.tables import history, job_from_values, jobs_table, webhook_events
 from prefect_video.ledger.urls import URL_VARIABLE, default_ledger_url, parse_database_url
 from prefect_video.ledger.webhook_events import ReceivedEvent
@@ -117,6 +118,7 @@ __all__ = [
     "parse_database_url",
     "queue_rank",
     "row_from_request",
+    "share_field_names",
     "usd",
     "usd_sum",
     "webhook_events",

@@ -7,9 +7,9 @@ used, but where a record is built of it: as an error that names table, row and c
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cache, lru_cache
 from typing import Any, Final, Generic, TypeVar
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
@@ -29,6 +29,8 @@ _RECENT: Final = 2048
 
 A project that is stored is read four times by one run, so that fewer than its shots would help with none of them.
 """
+
+_FIELD_NAMES: Final[dict[frozenset[str], set[str]]] = {}
 
 _REMEDIES: Final[Mapping[str, str]] = {
     "asset": "the sidecar beside the video holds the record",
@@ -52,28 +54,53 @@ class Json(TypeDecorator[_Value], Generic[_Value]):
     """A frozen record, or another value of a type that pydantic knows, as JSON text.
 
     Equal texts that are read one after another give the same record. A text that holds none is an `UnreadableValue`.
+
+    Args:
+        kind: The type.
+        gives_back: A record that was written lately is itself what its text is read as: thousands of jobs that wait
+            hold their shots once.
     """
 
     impl = Text
     cache_ok = True
 
-    def __init__(self, kind: Any) -> None:
+    def __init__(self, kind: Any, *, gives_back: bool = False) -> None:
         super().__init__()
         self.kind = kind
+        self.gives_back = gives_back
         self._adapter: TypeAdapter[_Value] = TypeAdapter(kind)
-        self._parse = lru_cache(_RECENT)(self._read)
+        self._recent: dict[str, _Value | UnreadableValue] = {}
+        # Rows are read in several threads.
+        self._lock = threading.Lock()
 
     def process_bind_param(self, value: _Value | None, dialect: Dialect) -> str | None:
-        return None if value is None else self._adapter.dump_json(value).decode()
+        if value is None:
+            return None
+        text = self._adapter.dump_json(value).decode()
+        if self.gives_back:
+            self._keep(text, value)
+        return text
 
     def process_result_value(self, value: Any, dialect: Dialect) -> Any:
-        return None if value is None else self._parse(value)
+        if value is None:
+            return None
+        record = self._recent.get(value)
+        if record is None:
+            record = self._read(value)
+            self._keep(value, record)
+        return record
 
     def _read(self, text: str) -> _Value | UnreadableValue:
         try:
-            return _share_field_names(self._adapter.validate_json(text))
+            return share_field_names(self._adapter.validate_json(text))
         except ValidationError as error:
             return UnreadableValue(_describe(error))
+
+    def _keep(self, text: str, record: _Value | UnreadableValue) -> None:
+        with self._lock:
+            if text not in self._recent and len(self._recent) >= _RECENT:
+                del self._recent[next(iter(self._recent))]
+            self._recent[text] = record
 
 
 def record_from_row(row: Row[Any], model: type[_Record], table: str) -> _Record:
@@ -84,24 +111,20 @@ def record_from_row(row: Row[Any], model: type[_Record], table: str) -> _Record:
     """
     values = row._asdict()
     try:
-        return _share_field_names(model.model_validate(values))
+        return share_field_names(model.model_validate(values))
     except ValidationError as error:
         raise _unreadable(values, table, error) from None
 
 
-def _share_field_names(value: _Value) -> _Value:
-    """Let a frozen record that has all fields share the set of their names with the others of its kind.
+def share_field_names(value: _Value) -> _Value:
+    """Let a frozen record share the set of the names of its fields with the others that were built of the same ones.
 
-    pydantic keeps a set of what was given with each record: of a job's 5 KB it is two, and thousands are held.
+    pydantic keeps the set of what was given with each record: of a job's 5 KB it is two, and thousands are held.
     """
-    if isinstance(value, BaseModel) and value.model_fields_set == (names := _field_names(type(value))):
-        object.__setattr__(value, "__pydantic_fields_set__", names)
+    if isinstance(value, BaseModel):
+        names = value.model_fields_set
+        object.__setattr__(value, "__pydantic_fields_set__", _FIELD_NAMES.setdefault(frozenset(names), names))
     return value
-
-
-@cache
-def _field_names(kind: type[BaseModel]) -> set[str]:
-    return set(kind.model_fields)
 
 
 def readable_rows(rows: Iterable[Any], build: Callable[[Any], _Value], *, what: str = "left out") -> Iterator[_Value]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from decimal import ROUND_HALF_EVEN, Decimal
+from functools import lru_cache
 from typing import Any, Final
 
 from sqlalchemy import (
@@ -29,12 +30,14 @@ from sqlalchemy.types import TypeDecorator, TypeEngine
 from prefect_video.assets import Asset
 from prefect_video.generations import Generation
 from prefect_video.ledger.records import UNFINISHED, Job, Requester, State
-from prefect_video.ledger.row_records import Json, record_from_row
+from prefect_video.ledger.row_records import Json, record_from_row, share_field_names
 from prefect_video.projects import Project
 from prefect_video.quality import Quality, QualityPolicy
 from prefect_video.shots import Shot
 
 _MICRO: Final = Decimal("0.000001")
+_NAMES: Final = 1024
+"""Different names that are kept."""
 
 
 class Money(TypeDecorator[Decimal]):
@@ -75,6 +78,17 @@ class Instant(TypeDecorator[datetime]):
         return value.astimezone(UTC) if isinstance(value, datetime) else datetime.fromisoformat(value)
 
 
+class Name(TypeDecorator[str]):
+    """A name that many rows have, such as that of a project or an account: equal ones that are read are one string."""
+
+    impl = String
+    cache_ok = True
+    _share = staticmethod(lru_cache(_NAMES)(str))
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> str | None:
+        return None if value is None else self._share(value)
+
+
 class StateName(TypeDecorator[State]):
     """A `State` by its name."""
 
@@ -104,22 +118,22 @@ jobs_table = Table(
     Column("id", String, primary_key=True),
     Column("state", StateName, nullable=False),
     Column("fingerprint", String, nullable=False),
-    Column("shot", Json(Shot), nullable=False),
-    Column("model", String, nullable=False),
+    Column("shot", Json(Shot, gives_back=True), nullable=False),
+    Column("model", Name, nullable=False),
     Column("take", Integer, nullable=False),
-    Column("project", String, nullable=False),
-    Column("provider", String, nullable=False),
-    Column("account", String, nullable=False),
-    Column("environment", String, nullable=False),
-    Column("credentials", String, nullable=False),
-    Column("store", String, nullable=False),
+    Column("project", Name, nullable=False),
+    Column("provider", Name, nullable=False),
+    Column("account", Name, nullable=False),
+    Column("environment", Name, nullable=False),
+    Column("credentials", Name, nullable=False),
+    Column("store", Name, nullable=False),
     Column("attempt", Integer, nullable=False),
-    Column("owner", String),
+    Column("owner", Name),
     Column("generation_id", String),
     Column("request_id", String),
     Column("reserved_usd", Money),
     Column("actual_usd", Money),
-    Column("flow_run_id", String),
+    Column("flow_run_id", Name),
     Column("task_run_id", String),
     Column("created_at", Instant, nullable=False),
     Column("sent_at", Instant),
@@ -138,16 +152,16 @@ jobs_table = Table(
     Column("waiting_since", Instant),
     Column("unknown_at", Instant),
     Column("disputed_usd", Money),
-    Column("store_id", String),
-    Column("on_mismatch", String),
+    Column("store_id", Name),
+    Column("on_mismatch", Name),
     Column("left_count", Integer, nullable=False, server_default="0"),
     Column("left_reason", Text),
     Column("seconds_taken", Float),
     Column("max_attempts", Integer, nullable=False, server_default="2"),
     Column("quality_policy", Json(QualityPolicy)),
     Column("quality", Json(Quality)),
-    Column("requester", String),
-    Column("key_fingerprint", String),
+    Column("requester", Name),
+    Column("key_fingerprint", Name),
     Column("traceparent", String),
     Column("degraded", Text),
 )
@@ -373,4 +387,4 @@ def job_from_row(row: Row[Any]) -> Job:
 
 def job_from_values(values: Mapping[str, Any]) -> Job:
     """Build the record of a row that was inserted with these values."""
-    return Job.model_validate({column.name: values[column.name] for column in JOB_COLUMNS})
+    return share_field_names(Job.model_validate({column.name: values[column.name] for column in JOB_COLUMNS}))

@@ -269,8 +269,9 @@ def _candidates(
         job_requests = build_job_requests(route.session, route.shot, project, images, options)
         for candidates, job_request in zip(takes, job_requests, strict=True):
             key = (id(route.session), job_request.fingerprint)
-            degraded = "; ".join(route.changes) or None
-            request = job_request.model_copy(update={"is_fallback": is_fallback, "degraded": degraded})
+            changes = {"is_fallback": is_fallback, "degraded": "; ".join(route.changes) or None}
+            is_as_requested = not is_fallback and not route.changes
+            request = job_request if is_as_requested else job_request.model_copy(update=changes)
             candidates.setdefault(key, Candidate(route, request))
     for candidates in takes:
         _name_alternatives(candidates.values())
@@ -279,6 +280,8 @@ def _candidates(
 
 def _name_alternatives(candidates: Collection[Candidate]) -> None:
     """Give each request those of the other candidates, so that the ledger buys only one of them."""
+    if len(candidates) == 1:
+        return
     job_requests = [candidate.job_request for candidate in candidates]
     for candidate in candidates:
         others = tuple(job_request for job_request in job_requests if job_request is not candidate.job_request)

@@ -60,6 +60,8 @@ async def test_a_wait_holds_no_answer_and_little_of_each_row(
             # pydantic keeps the names of what was given with each record: 2 KB of a job's 5.
             first, second = [await session.ledger.jobs.get(job.id) for job in jobs]
             assert first.__pydantic_fields_set__ is second.__pydantic_fields_set__ == set(type(first).model_fields)
+            # The row's shot is the one that was requested, not another with the same words.
+            assert [first.shot is jobs[0].shot, second.shot is jobs[1].shot] == [True, True]
             for wait in waits:
                 wait.cancel()
             await asyncio.gather(*waits, return_exceptions=True)

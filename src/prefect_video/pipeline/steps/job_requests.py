@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from prefect_video.errors import InvalidInput
 from prefect_video.fingerprints import fingerprint
-from prefect_video.ledger import JobRequest, Requester
+from prefect_video.ledger import JobRequest, Requester, share_field_names
 from prefect_video.pipeline.steps.shot_images import ImageFile, ImageLoader
 from prefect_video.pipeline.steps.spans import current_traceparent
 from prefect_video.projects import Project
@@ -72,27 +72,29 @@ def build_job_requests(
         options: The options that all claims of the run share.
     """
     return [
-        JobRequest(
-            fingerprint=compute_fingerprint(session, shot.for_take(take), take, images),
-            shot=shot.for_take(take),
-            take=take,
-            project=project.name,
-            provider=session.provider.name,
-            account=session.provider.account.id,
-            environment=session.settings.environment,
-            credentials=session.credentials,
-            store=session.store_name,
-            estimate_usd=session.provider.estimate(shot),
-            max_attempts=project.max_attempts,
-            refresh=options.refresh,
-            ttl_seconds=options.ttl_seconds,
-            flow_run_id=options.flow_run_id,
-            priority=project.priority,
-            on_mismatch=project.on_mismatch,
-            quality_policy=project.quality,
-            requester=options.requester,
-            traceparent=current_traceparent(),
-            idempotency_key=options.idempotency_key,
+        share_field_names(
+            JobRequest(
+                fingerprint=compute_fingerprint(session, shot.for_take(take), take, images),
+                shot=shot.for_take(take),
+                take=take,
+                project=project.name,
+                provider=session.provider.name,
+                account=session.provider.account.id,
+                environment=session.settings.environment,
+                credentials=session.credentials,
+                store=session.store_name,
+                estimate_usd=session.provider.estimate(shot),
+                max_attempts=project.max_attempts,
+                refresh=options.refresh,
+                ttl_seconds=options.ttl_seconds,
+                flow_run_id=options.flow_run_id,
+                priority=project.priority,
+                on_mismatch=project.on_mismatch,
+                quality_policy=project.quality,
+                requester=options.requester,
+                traceparent=current_traceparent(),
+                idempotency_key=options.idempotency_key,
+            )
         )
         for take in range(1, shot.takes + 1)
     ]

@@ -105,8 +105,10 @@ async def submit(session: Session, job: Job, *, task_run_id: str | None = None, 
         ProviderUnavailable: Rejected for longer than the session's patience; nothing was accepted.
     """
     await session.take_slot(job)
-    # Read again: the job may have waited long for its slot.
-    job, blocked_by = await session.ledger.reviews.get_with_block(job.id)
+    # Read again: the job may have waited long for its slot. Thousands may wait from here: none holds its row twice.
+    current, blocked_by = await session.ledger.reviews.get_with_block(job.id)
+    job = job if current == job else current
+    del current
     if job.state is State.SUBMITTING:
         # Only a job that was taken over from an owner that died between intent and record is in this state here.
         job = await session.ledger.jobs.record_unknown(job.id, "its owner died between sending and recording")
