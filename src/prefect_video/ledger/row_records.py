@@ -31,6 +31,7 @@ A project that is stored is read four times by one run, so that fewer than its s
 """
 
 _FIELD_NAMES: Final[dict[frozenset[str], set[str]]] = {}
+"""The one set for all records that were built of the same fields; there are a few of them."""
 
 _REMEDIES: Final[Mapping[str, str]] = {
     "asset": "the sidecar beside the video holds the record",

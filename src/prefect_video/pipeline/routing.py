@@ -269,10 +269,10 @@ def _candidates(
         job_requests = build_job_requests(route.session, route.shot, project, images, options)
         for candidates, job_request in zip(takes, job_requests, strict=True):
             key = (id(route.session), job_request.fingerprint)
-            changes = {"is_fallback": is_fallback, "degraded": "; ".join(route.changes) or None}
-            is_as_requested = not is_fallback and not route.changes
-            request = job_request if is_as_requested else job_request.model_copy(update=changes)
-            candidates.setdefault(key, Candidate(route, request))
+            if is_fallback or route.changes:
+                changes = {"is_fallback": is_fallback, "degraded": "; ".join(route.changes) or None}
+                job_request = job_request.model_copy(update=changes)
+            candidates.setdefault(key, Candidate(route, job_request))
     for candidates in takes:
         _name_alternatives(candidates.values())
     return [tuple(candidates.values()) for candidates in takes]

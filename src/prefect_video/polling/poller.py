@@ -29,8 +29,8 @@ __all__ = ["OnChange", "Poller", "is_transient"]
 logger = logging.getLogger(__name__)
 
 _REQUESTS_AT_ONCE: Final = 8
-_COMPARED: Final = 100
-"""Targets that are compared where the budget affords requests for some of them only."""
+_SORT_SECONDS: Final = 0.005
+"""Least time between two comparisons of what is due, for each target."""
 
 
 class Poller:
@@ -79,6 +79,7 @@ class Poller:
         self._tasks: set[asyncio.Task[None]] = set()
         self._running: asyncio.Task[None] | None = None
         self._requested_at = 0.0
+        self._sort_at = 0.0
 
     async def wait_for_end(
         self,
@@ -232,17 +233,24 @@ class Poller:
             await self._request(partial(self._requests.fetch_list, together, pages=pages))
             return
         if len(due) > (affordable := self._budget.affordable()):
-            now = _now()
-            # Those first whose end is likely to be unnoticed for longest; the rest waits for the budget. Of thousands
-            # only those are compared that have been due for longest: the comparison must not cost more than the polls.
-            compared = max(_COMPARED, 2 * int(affordable))
-            first = sorted(due[:compared], key=lambda target: target.unnoticed_seconds(now), reverse=True)
-            due = [*first, *due[compared:]]
+            due = self._sort_by_urgency(due)
             for target in due[int(affordable) :]:
                 self._queue.push(target, 0.0)
             due = due[: int(affordable)]
         self._budget.spend(len(due))
         await self._fetch_each(due)
+
+    def _sort_by_urgency(self, due: Sequence[PollTarget]) -> Sequence[PollTarget]:
+        """Put those first whose end is likely to be unnoticed for longest; the rest waits for the budget.
+
+        For many, at intervals only, or comparing them would cost more than their polls: those that wait keep their
+        order meanwhile, as they are due in it.
+        """
+        now = _now()
+        if now < self._sort_at:
+            return due
+        self._sort_at = now + _SORT_SECONDS * len(due)
+        return sorted(due, key=lambda target: target.unnoticed_seconds(now), reverse=True)
 
     async def _fetch_each(self, due: Sequence[PollTarget]) -> None:
         for number, target in enumerate(due):
