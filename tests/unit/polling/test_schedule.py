@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from prefect_video.polling.completion import CompletionEstimate, CompletionForecast
 from prefect_video.polling.latency import LatencyForecast, LatencyHistory
+from prefect_video.polling.poll_queue import PollTarget
 from prefect_video.polling.poller import Poller
 from prefect_video.polling.request_budget import RequestBudget
 from prefect_video.polling.schedule import PollSchedule
@@ -222,3 +223,36 @@ def test_one_at_a_time_learns_too() -> None:
     figures = wait_for_all(DISTRIBUTIONS["bimodal"], at_once=1)
     assert figures.late(0.5) <= 1.0
     assert figures.share_of_ideal <= 1.05
+
+
+def test_among_many_that_are_due_the_likely_end_is_polled_first_and_they_are_compared_now_and_then(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    compared = 0
+    unnoticed_seconds = PollTarget.unnoticed_seconds
+
+    def count(target: PollTarget, moment: float) -> float:
+        nonlocal compared
+        compared += 1
+        return unnoticed_seconds(target, moment)
+
+    monkeypatch.setattr(PollTarget, "unnoticed_seconds", count)
+
+    async def work() -> None:
+        fake = FakeProvider(can_list=False)
+        poller = Poller(fake, budget=RequestBudget(60))
+        began = datetime.now(UTC)
+        vague, sure = CompletionEstimate(20, 2000, 200_000), CompletionEstimate(115, 120, 125)
+        others = [
+            asyncio.create_task(poller.wait_for_end(fake.start(DAY).id, submitted_at=began, expected=vague))
+            for _ in range(600)
+        ]
+        awaited = fake.start(120.0)
+        await poller.wait_for_end(awaited.id, submitted_at=began, expected=sure)
+        assert now() - awaited.ends <= 5.0
+        # A request a second, and 600 are compared for each third of them.
+        assert 0 < compared <= 600 * now() / 2
+        await poller.aclose()
+        await asyncio.gather(*others, return_exceptions=True)
+
+    run(work)
