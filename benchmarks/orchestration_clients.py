@@ -99,6 +99,8 @@ def main() -> None:
     order.videos.mkdir(exist_ok=True)
     # What a process of flows has imported before its run begins.
     importlib.import_module("prefect_video.flows.project" if name == "package" else "prefect")
+    # Prefect imports it where a run has parameters that are yet to be sent: that of a deployment has none.
+    importlib.import_module("fastapi.encoders")
     sent = count_requests()
     profile = CpuProfile() if "--profile" in sys.argv else None
     began, cpu_began = time.perf_counter(), time.process_time()
