@@ -25,7 +25,8 @@ def test_comes_after(): pass
 KILLED_WHILE_COLLECTING = """
 import os, signal
 
-def pytest_collection_finish():
+# Not as collection finishes: by then the process may have been given a test, which would be reported as the crashed one.
+def pytest_collection_modifyitems():
     if "PYTEST_XDIST_WORKER" in os.environ:
         os.kill(os.getpid(), signal.SIGKILL)
 """
