@@ -217,6 +217,11 @@ class PollQueue:
         target.request_in_flight, target.needs_own_request = False, alone
         self.changed.set()
 
+    def put_back(self, targets: Iterable[PollTarget]) -> None:
+        """Put back targets that were due and are not polled now; they stay due since the same moment."""
+        for target in targets:
+            target.request_in_flight = False
+
     def relearn(self) -> None:
         """Schedule the targets again whose forecast has changed; for many, at intervals only."""
         now = _now()

@@ -234,8 +234,7 @@ class Poller:
             return
         if len(due) > (affordable := self._budget.affordable()):
             due = self._sort_by_urgency(due)
-            for target in due[int(affordable) :]:
-                self._queue.push(target, 0.0)
+            self._queue.put_back(due[int(affordable) :])
             due = due[: int(affordable)]
         self._budget.spend(len(due))
         await self._fetch_each(due)
@@ -243,8 +242,8 @@ class Poller:
     def _sort_by_urgency(self, due: Sequence[PollTarget]) -> Sequence[PollTarget]:
         """Put those first whose end is likely to be unnoticed for longest; the rest waits for the budget.
 
-        For many, at intervals only, or comparing them would cost more than their polls: those that wait keep their
-        order meanwhile, as they are due in it.
+        For many, at intervals only, or comparing them would cost more than their polls: meanwhile those come first that
+        have been due for longest.
         """
         now = _now()
         if now < self._sort_at:
