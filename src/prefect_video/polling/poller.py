@@ -255,9 +255,9 @@ class Poller:
         for number, target in enumerate(due):
             if number and self._is_failing:
                 # A failing provider gets one request at a time, each after the pause that the one before has caused.
-                self._queue.push(target, 0.0, alone=target.needs_own_request)
-            else:
-                await self._request(partial(self._requests.fetch, target))
+                self._queue.put_back(due[number:])
+                return
+            await self._request(partial(self._requests.fetch, target))
 
     async def _request(self, send: Callable[[], Coroutine[Any, Any, None]]) -> None:
         await self._request_slots.acquire()
