@@ -58,6 +58,17 @@ CLIENTS: Final[Mapping[str, Callable[[Order], Awaitable[None]]]] = {
     "package": run_sora,
 }
 
+_OF_PREFECT: Final = (
+    "prefect.main", "prefect.flow_engine", "prefect.task_engine", "prefect.engine", "fastapi.encoders", "graphviz",
+)  # fmt: skip
+IMPORTED_BEFORE: Final[Mapping[str, tuple[str, ...]]] = {
+    "bare": _OF_PREFECT,
+    "flow": _OF_PREFECT,
+    "package": ("prefect_video.flows.project", *_OF_PREFECT),
+}
+"""What each client imports before its run: Prefect imports much of itself at the first use, in one client and not in
+another."""
+
 
 def count_requests() -> list[httpx.Request]:
     """Return the list to which every request to Prefect's API is added from now on."""
@@ -97,10 +108,8 @@ def main() -> None:
     """Run the client that the arguments name."""
     name, order = sys.argv[1], Order(**json.loads(sys.argv[2]))
     order.videos.mkdir(exist_ok=True)
-    # What a process of flows has imported before its run begins.
-    importlib.import_module("prefect_video.flows.project" if name == "package" else "prefect")
-    # Prefect imports it where a run has parameters that are yet to be sent: that of a deployment has none.
-    importlib.import_module("fastapi.encoders")
+    for module in IMPORTED_BEFORE[name]:
+        importlib.import_module(module)
     sent = count_requests()
     profile = CpuProfile() if "--profile" in sys.argv else None
     began, cpu_began = time.perf_counter(), time.process_time()

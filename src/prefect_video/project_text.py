@@ -36,8 +36,8 @@ _COMMENT_BELOW: Final = re.compile(rf"[ \t]*(?:{_BREAK}[ \t]*)*{_BREAK}(?P<inden
 _COMMENT_BELOW_BLOCK: Final = re.compile(rf"(?P<indent> *){_WORDS}")
 """A comment in the line after a block (`|`, `>`), at whose beginning the block ends."""
 
-_ODD: Final = re.compile("[\t\ufeff]")
-"""Tabs, and marks of byte order within a text."""
+_ODD: Final = re.compile("[\t\ufeff\ud800-\udfff]")
+"""Tabs, marks of byte order within a text, and halves of characters."""
 
 _AS_WRITTEN: Final[Mapping[str, Callable[[str], Scalar]]] = {
     "tag:yaml.org,2002:int": int,
