@@ -81,7 +81,7 @@ class RunLogHandler(APILogHandler):
             with self._lines_lock:
                 self._lines.append(line)
             self._hand_over_soon()
-        except Exception:
+        except Exception:  # noqa: BLE001 -- as every handler does: a line that fails must not fail the program
             self.handleError(record)
 
     def hand_over(self) -> None:

@@ -23,9 +23,8 @@ from prefect_video.assets import Asset
 from prefect_video.downloads import Downloaded
 from prefect_video.errors import LedgerUnavailable, ProviderError, VideoError
 from prefect_video.film import StoredFilm
-from prefect_video.ledger import Job, JobRequest
+from prefect_video.ledger import Job, JobRequest, StoredMatch
 from prefect_video.pipeline import Inputs, Result, StepRunner, steps
-from prefect_video.pipeline.steps import find_assets
 from prefect_video.projects import Project
 from prefect_video.providers import Account
 from prefect_video.session import Session
@@ -56,17 +55,17 @@ _FREE: dict[str, Any] = {**_STEP, "retry_condition_fn": _costs_nothing}
 _PAID: dict[str, Any] = {**_STEP, "retry_condition_fn": _nothing_was_accepted}
 
 
-@task(name="find_asset", task_run_name="find {job_requests[0].project}", **_FREE)
-async def find_asset(
+@task(name="find_stored", task_run_name="find {job_requests[0].project}", **_FREE)
+async def find_stored(
     ref: SessionRef,
     job_requests: Sequence[JobRequest],
     *,
     rebuy_missing: bool = False,
     accounts: Collection[Account] = (),
-) -> list[Asset | None]:
-    """Find the assets that are stored already, in the order of the requests; one query for all shots of a project."""
+) -> list[StoredMatch | None]:
+    """Find the jobs that are stored already, in the order of the requests; one query for all shots of a project."""
     async with use_session(ref) as session:
-        return await find_assets(session, job_requests, rebuy_missing=rebuy_missing, accounts=accounts)
+        return await steps.find_stored(session, job_requests, rebuy_missing=rebuy_missing, accounts=accounts)
 
 
 @task(name="screen_prompts", task_run_name="screen {jobs[0].project}", **_FREE)
@@ -115,7 +114,7 @@ async def cut_film(ref: SessionRef, project: Project, clips: Mapping[str, Asset]
 
 
 _TASKS: Final[Mapping[Callable[..., Any], Callable[..., Awaitable[Any]]]] = {
-    find_assets: find_asset,
+    steps.find_stored: find_stored,
     steps.screen_prompts: screen_prompts,
     steps.submit: submit,
     steps.poll: poll,

@@ -46,6 +46,7 @@ from prefect_video.ledger.records import (
     Requester,
     SpendRow,
     State,
+    StoredMatch,
     WorkKind,
 )
 from prefect_video.ledger.retention import Removal
@@ -102,6 +103,7 @@ __all__ = [
     "Requester",
     "SpendRow",
     "State",
+    "StoredMatch",
     "WorkKind",
     "as_number",
     "command_line",

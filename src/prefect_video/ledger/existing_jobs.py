@@ -42,7 +42,6 @@ _READ_FINISHED: Final = _of_fingerprints(
         and_(jobs_table.c.state.in_(_ENDED), or_(_OF_RUNS, jobs_table.c.hold_reason.is_not(None), _REJECTED)),
     )
 )
-_READ_STORED: Final = _of_fingerprints(jobs_table.c.state == State.STORED)
 _READ_STANDING: Final = _of_fingerprints(_STANDING)
 _READ_STANDING_OR_MISSING: Final = _of_fingerprints(or_(_STANDING, _MISSING))
 
@@ -72,16 +71,6 @@ async def read_finished(connection: AsyncConnection, job_requests: Collection[Jo
     for jobs in finished.values():
         jobs.sort(key=lambda job: job.stored_at or job.created_at, reverse=True)
     return finished
-
-
-async def read_stored(connection: AsyncConnection, keys: Iterable[Key]) -> dict[Key, list[Job]]:
-    """Read the stored rows of each key, newest first."""
-    stored: dict[Key, list[Job]] = {}
-    for job in await _read(connection, keys, _READ_STORED):
-        stored.setdefault(claim_key(job), []).append(job)
-    for jobs in stored.values():
-        jobs.sort(key=lambda job: job.stored_at or job.created_at, reverse=True)
-    return stored
 
 
 async def read_existing(

@@ -28,7 +28,7 @@ from prefect_video.assets import Asset
 from prefect_video.generations import RecordedGeneration
 from prefect_video.ledger.base import BY_ID, LedgerBase, chunks, no_such_job
 from prefect_video.ledger.budgets import beginning_of_month
-from prefect_video.ledger.existing_jobs import claim_key, existing_job, read_existing, read_stored, reusable
+from prefect_video.ledger.existing_jobs import claim_key, existing_job, read_existing, reusable
 from prefect_video.ledger.records import (
     OCCUPYING,
     REQUEST_PREFIX,
@@ -41,6 +41,7 @@ from prefect_video.ledger.records import (
     JobRequest,
     NumberedEntry,
     State,
+    StoredMatch,
     WorkKind,
 )
 from prefect_video.ledger.row_records import UnreadableValue, readable_rows, require_readable
@@ -70,6 +71,11 @@ _NEEDING_ATTENTION: Final = union_all(
 )
 _NEWEST: Final = 50
 """More are not needed, and older ones tell of a provider that may have been slower, or of ends noticed late."""
+
+
+def _match_stored(jobs: Sequence[Job], wanted: JobRequest, now: datetime) -> StoredMatch | None:
+    stored = reusable(jobs, wanted, now)
+    return stored and StoredMatch(stored, is_made_anew=any(job.state in UNFINISHED for job in jobs))
 
 
 class Queries(LedgerBase):
@@ -133,14 +139,15 @@ class Queries(LedgerBase):
 
         return await self._database.read(read)
 
-    async def find_stored(self, job_requests: Sequence[JobRequest]) -> list[Job | None]:
-        """Find the stored row that a claim of each request would return; else None.
+    async def find_stored(self, job_requests: Sequence[JobRequest]) -> list[StoredMatch | None]:
+        """Find the stored row that answers each request; else None.
 
         Two requests of one fingerprint may have different ones: a clip that was adopted is for its shot alone.
         """
-        stored = await self._database.read(lambda connection: read_stored(connection, map(claim_key, job_requests)))
+        existing = await self._database.read(lambda connection: read_existing(connection, job_requests))
         now = datetime.now(UTC)
-        return [reusable(stored.get(claim_key(job_request), ()), job_request, now) for job_request in job_requests]
+        of_requests = ((wanted, existing.get(claim_key(wanted), ())) for wanted in job_requests)
+        return [_match_stored(jobs, wanted, now) for wanted, jobs in of_requests]
 
     async def find_existing(self, job_requests: Sequence[JobRequest]) -> list[Job | None]:
         """Find the row that a claim of each request would return: stored, in progress or held; else None."""

@@ -287,6 +287,18 @@ class ClaimResult(Record):
     refusal: str | None = None
 
 
+class StoredMatch(NamedTuple):
+    """Stored row that answers a request.
+
+    Attributes:
+        job: The row.
+        is_made_anew: Whether a row of the same request is in progress, which a claim returns in its place.
+    """
+
+    job: Job
+    is_made_anew: bool
+
+
 class AccountStatus(Record):
     """Slots, breaker and quota of an account, as every process sees them.
 

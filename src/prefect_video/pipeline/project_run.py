@@ -20,7 +20,17 @@ from prefect_video.errors import (
     UnreadableRow,
     VideoError,
 )
-from prefect_video.ledger import PARTS_PREFIX, ClaimOutcome, ClaimResult, Job, JobRequest, Requester, State, is_late
+from prefect_video.ledger import (
+    PARTS_PREFIX,
+    ClaimOutcome,
+    ClaimResult,
+    Job,
+    JobRequest,
+    Requester,
+    State,
+    StoredMatch,
+    is_late,
+)
 from prefect_video.pipeline.cut import film_of_reports
 from prefect_video.pipeline.deferred_record import record_deferred
 from prefect_video.pipeline.detach import DetachBarrier, DetachToken
@@ -29,7 +39,7 @@ from prefect_video.pipeline.reports import ProjectReport, ShotReport, add_costs,
 from prefect_video.pipeline.routing import Candidate, TakeRequest, mark_damaged, prefer_existing, sessions_of
 from prefect_video.pipeline.shot_run import DetachedShot, ServedElsewhere, StoredShot, abandon, release_claims, run_shot
 from prefect_video.pipeline.step_runner import StepRunner
-from prefect_video.pipeline.steps.claim import claim_shot, claim_shots, find_assets, project_budgets
+from prefect_video.pipeline.steps.claim import claim_shot, claim_shots, find_stored, project_budgets
 from prefect_video.pipeline.steps.copies import copy_to_project, load_copies
 from prefect_video.pipeline.steps.cut_film import require_cut
 from prefect_video.pipeline.steps.end import raise_if_ended
@@ -78,7 +88,7 @@ class ProjectRun:
     began_at: datetime | None = None
     is_part: bool = False
     _copies: dict[tuple[str, str], Asset] = field(default_factory=dict, init=False)
-    _stored: dict[tuple[str, str], Asset] = field(default_factory=dict, init=False)
+    _stored: dict[tuple[str, str], StoredMatch] = field(default_factory=dict, init=False)
     _screened: set[str] = field(default_factory=set, init=False)
     _refusals: dict[str, Exception] = field(default_factory=dict, init=False)
     _not_started: set[TakeRequest] = field(default_factory=set, init=False)
@@ -216,7 +226,7 @@ class ProjectRun:
                 self._new_clips.add(job.id)
             take.claim = ClaimResult(kind=ClaimOutcome.STORED, request=request, job=job)
             if job.asset:
-                self._stored[_video_key(request)] = job.asset
+                self._stored[_video_key(request)] = StoredMatch(job, is_made_anew=False)
 
     async def _prefer_existing(self, takes: Sequence[TakeRequest], runner: StepRunner | None = None) -> None:
         """Let what is stored, in progress or held decide how a take is made, before prices and health do.
@@ -231,18 +241,23 @@ class ProjectRun:
         for session in sessions_of(candidates):
             job_requests = [candidate.job_request for candidate in candidates if candidate.session is session]
             # Less for its result than for what it does: it reopens a job whose file is missing or damaged.
-            assets = await (runner or self.runner).run_step(
-                find_assets, session, job_requests, rebuy_missing=self.rebuy_missing, accounts=accounts
+            matches = await (runner or self.runner).run_step(
+                find_stored, session, job_requests, rebuy_missing=self.rebuy_missing, accounts=accounts
             )
-            found = zip(map(_video_key, job_requests), assets, strict=True)
-            self._stored |= {key: asset for key, asset in found if asset is not None}
+            found = zip(map(_video_key, job_requests), matches, strict=True)
+            self._stored |= {key: match for key, match in found if match is not None}
         await prefer_existing(self.sessions[0].ledger, takes)
 
     def _find_stored(self, take: TakeRequest) -> Asset | None:
-        return self._stored.get(_video_key(take.job_request))
+        match = self._stored.get(_video_key(take.job_request))
+        return match and match.job.asset
 
     async def _claim_everywhere(self, takes: Sequence[TakeRequest], *, partial: bool = False) -> None:
-        """Claim at each take's account; where another run has begun the take elsewhere since, claim there."""
+        """Claim at each take's account; where another run has begun the take elsewhere since, claim there.
+
+        What has just been found stored whole is what a claim would return.
+        """
+        takes = [take for take in takes if not self._use_stored(take)]
         while takes:
             for session in sessions_of(takes):
                 await self._claim_at(session, [take for take in takes if take.session is session], partial)
@@ -250,6 +265,15 @@ class ProjectRun:
             for take in takes:
                 assert take.claim is not None
                 take.prefer(take.claim.request)
+
+    def _use_stored(self, take: TakeRequest) -> bool:
+        """Answer a take by the video that was found for it; return False where only a claim can answer it."""
+        match = self._stored.get(_video_key(take.job_request))
+        # A claim frees the reservation that it uses up, too.
+        if match is None or match.is_made_anew or take.job_request.reservation is not None:
+            return False
+        take.claim = ClaimResult(kind=ClaimOutcome.STORED, request=take.job_request, job=match.job)
+        return True
 
     async def _claim_at(self, session: Session, takes: Sequence[TakeRequest], partial: bool) -> None:
         partial = partial or self.project.over_budget == "fit" or bool(self.project.fallbacks)

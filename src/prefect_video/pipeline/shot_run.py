@@ -29,7 +29,7 @@ from prefect_video.limits import StepRank
 from prefect_video.pipeline.detach import DetachToken
 from prefect_video.pipeline.routing import TakeRequest
 from prefect_video.pipeline.step_runner import StepRunner
-from prefect_video.pipeline.steps.claim import claim_shot, find_assets
+from prefect_video.pipeline.steps.claim import claim_shot, find_stored
 from prefect_video.pipeline.steps.download import download
 from prefect_video.pipeline.steps.end import error_of, raise_if_ended
 from prefect_video.pipeline.steps.poll import poll
@@ -159,7 +159,7 @@ def _begin_repair(claim: ClaimResult, job: Job, lost: Job | None) -> str | None:
 
 async def _check_older_video(session: Session, request: JobRequest, lost: Job) -> None:
     """Check the file of an older video of the same request, which may be stored and be flawed too."""
-    await find_assets(session, [request], rebuy_missing=lost.id in session.accepted_rebuys)
+    await find_stored(session, [request], rebuy_missing=lost.id in session.accepted_rebuys)
 
 
 def _describe_repair(claim: ClaimResult, lost: Job) -> str:

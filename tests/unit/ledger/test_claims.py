@@ -80,11 +80,16 @@ async def test_the_newest_stored_row_answers(ledger: Ledger) -> None:
     await ledger.jobs.record_submitted(job.id, a_generation("gen-again"))
     await ledger.jobs.record_completed(job.id, a_generation("gen-again"))
     assert (await ask(ledger, a_request(flow_run_id="run-3"))).kind == "joined"
+    (match,) = await ledger.jobs.find_stored([a_request(flow_run_id="run-3")])
+    assert match is not None
+    assert match.job.id != job.id
+    assert match.is_made_anew
     await ledger.jobs.record_stored(job.id, an_asset(job))
     assert (await ask(ledger, a_request(flow_run_id="run-3"))).job.id == job.id
-    (found,) = await ledger.jobs.find_stored([a_request(flow_run_id="run-3")])
-    assert found is not None
-    assert found.id == job.id
+    (match,) = await ledger.jobs.find_stored([a_request(flow_run_id="run-3")])
+    assert match is not None
+    assert match.job.id == job.id
+    assert not match.is_made_anew
 
 
 async def test_a_missing_file_may_be_bought_again_and_is_no_failed_attempt(ledger: Ledger) -> None:

@@ -34,8 +34,8 @@ async def test_stored_rows_of_many_fingerprints(ledger: Ledger) -> None:
     await submit_one(ledger, 2)
     nothing = [None] * 699
     wanted = [a_request(number) for number in range(700)]
-    assert await ledger.jobs.find_stored(wanted) == [None, stored, *nothing[1:]]
-    assert await ledger.jobs.find_stored([a_request(1, ttl_seconds=60, flow_run_id="run-2")]) == [stored]
+    assert await ledger.jobs.find_stored(wanted) == [None, (stored, False), *nothing[1:]]
+    assert await ledger.jobs.find_stored([a_request(1, ttl_seconds=60, flow_run_id="run-2")]) == [(stored, False)]
     assert await ledger.jobs.find_stored([a_request(1, ttl_seconds=0, flow_run_id="run-2")]) == [None]
     assert await ledger.jobs.find_stored([a_request(1, environment="staging")]) == [None]
     assert await ledger.jobs.find_stored([]) == []

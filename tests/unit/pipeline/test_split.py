@@ -136,6 +136,22 @@ async def test_a_run_that_splits_again_buys_nothing_that_its_parts_have_made(
     }, "refreshed once, and tried as often as a run may"
 
 
+async def test_a_refresh_that_was_left_at_the_provider_is_finished_although_an_older_video_is_stored(
+    environment: Path, provider: Emulator
+) -> None:
+    film = project("one")
+    async with await open_session(SessionRef.from_names()) as session:
+        (stored,) = (await run_project(session, film)).shots
+        (left,) = (await run_project(session, film, refresh=True, wait=False)).shots
+        assert (stored.status, left.status) == ("stored", "in_flight")
+    for _ in range(2):
+        async with await open_session(SessionRef.from_names()) as session:
+            (shot,) = (await run_project(session, film)).shots
+        assert shot.asset is not None
+        assert shot.asset.generation_id == left.generation_id != stored.asset.generation_id
+    assert provider.usage()["billed"] == 2
+
+
 async def test_a_deferred_run_is_on_record_before_its_parts_begin(environment: Path, provider: Emulator) -> None:
     """The run that splits the project may be killed while its parts are at work: `collect` completes the whole."""
     whole = project("one", "two")

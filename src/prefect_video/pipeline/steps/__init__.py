@@ -3,7 +3,7 @@
 Their parts (requests, screen, reconcile, deadline, end, adopt …) are in the same folder. May import what pipeline may.
 """
 
-from prefect_video.pipeline.steps.claim import claim_shots, find_assets, project_budgets
+from prefect_video.pipeline.steps.claim import claim_shots, find_stored, project_budgets
 from prefect_video.pipeline.steps.cut_film import cut_film
 from prefect_video.pipeline.steps.download import download
 from prefect_video.pipeline.steps.job_requests import ClaimOptions, build_project_job_requests
@@ -21,7 +21,7 @@ __all__ = [
     "claim_shots",
     "cut_film",
     "download",
-    "find_assets",
+    "find_stored",
     "poll",
     "project_budgets",
     "record_end",

@@ -6,10 +6,9 @@ import asyncio
 import logging
 from collections.abc import Collection, Sequence
 
-from prefect_video.assets import Asset
 from prefect_video.downloads import prepare_private_folder
 from prefect_video.errors import InvalidTransition
-from prefect_video.ledger import UNFINISHED, Budget, ClaimOutcome, ClaimResult, Job, JobRequest, is_late
+from prefect_video.ledger import UNFINISHED, Budget, ClaimOutcome, ClaimResult, Job, JobRequest, StoredMatch, is_late
 from prefect_video.pipeline.steps.adopt import adopt_stored
 from prefect_video.pipeline.steps.store_check import can_fetch, find_flaws, relocate_stored, require_single_flaw
 from prefect_video.pipeline.steps.store_identity import accept_store, check_store, require_root
@@ -30,14 +29,14 @@ def project_budgets(session: Session, project: Project) -> tuple[Budget, ...]:
     return (*session.budgets, *(budget for budget in own if not budget.is_empty))
 
 
-async def find_assets(
+async def find_stored(
     session: Session,
     job_requests: Sequence[JobRequest],
     *,
     rebuy_missing: bool = False,
     accounts: Collection[Account] = (),
-) -> list[Asset | None]:
-    """Find the stored asset of each request, or None, with one query of the ledger and one check of the store.
+) -> list[StoredMatch | None]:
+    """Find the stored job of each request, or None, with one query of the ledger and one check of the store.
 
     Where a job's file is missing or damaged, a whole copy in reach is used. Where there is none it is reopened, so that
     a claim fetches it again from the provider, and buys it again only where the provider no longer has it.
@@ -64,7 +63,9 @@ async def find_assets(
         return [None] * len(job_requests)
     found = await session.ledger.jobs.find_stored(job_requests)
     stored = {
-        job.id: job for job, wanted in zip(found, job_requests, strict=True) if job is not None and not wanted.refresh
+        match.job.id: match.job
+        for match, wanted in zip(found, job_requests, strict=True)
+        if match and not wanted.refresh
     }
     stored = await relocate_stored(session, stored)
     for job in stored.values():
@@ -80,8 +81,8 @@ async def find_assets(
         session.accepted_rebuys.update(stored[key].id for key in flaws)
     for key, flaw in flaws.items():
         await _reopen(session, stored[key], flaw, is_fetchable=can_fetch(stored[key], reachable))
-    whole = {key: job.asset for key, job in stored.items() if job.asset and key not in flaws}
-    return [whole.get(job.id) if job else None for job in found]
+    whole = {key: job for key, job in stored.items() if job.asset and key not in flaws}
+    return [match._replace(job=whole[match.job.id]) if match and match.job.id in whole else None for match in found]
 
 
 async def _reopen(session: Session, job: Job, flaw: str, *, is_fetchable: bool) -> None:

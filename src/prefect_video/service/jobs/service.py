@@ -42,7 +42,7 @@ from prefect_video.pipeline.steps import (
     ClaimOptions,
     build_project_job_requests,
     claim_shots,
-    find_assets,
+    find_stored,
     project_budgets,
     screen_prompt,
     submit,
@@ -156,7 +156,7 @@ class JobService:
             if bound.account != session.provider.account.id:
                 session = self._find_bound_session(bound, key)
                 job_request = await _build_job_request(session, project, body.take, key, requester)
-        await find_assets(session, [job_request])
+        await find_stored(session, [job_request])
         (claim,) = await claim_shots(session, [job_request], budgets=project_budgets(session, project), partial=False)
         job = _require_job(claim)
         if claim.kind is ClaimOutcome.ACQUIRED:
