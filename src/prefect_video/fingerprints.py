@@ -24,6 +24,7 @@ _WITHOUT_EFFECT: Final = frozenset(
 )
 _IMAGES: Final = frozenset({"first_frame", "last_frame", "references"})
 """Fields that count by the content of their files."""
+_COUNTED: Final = tuple(name for name in Shot.model_fields if name not in _WITHOUT_EFFECT | _IMAGES)
 
 
 def fingerprint(
@@ -50,12 +51,9 @@ def fingerprint(
         raise ValueError(f"shot {shot.id!r}: every reference needs the digest of its content")
     if set(frame_digests or ()) != set(shot.images) - {"references"}:
         raise ValueError(f"shot {shot.id!r}: every frame needs the digest of its content")
-    parameters = {
-        name: value
-        for name, value in shot.model_dump(mode="python").items()
-        # Fields that came later are left out while unset, so that older fingerprints stay as they are.
-        if name not in _WITHOUT_EFFECT | _IMAGES and value is not None and value != {}
-    }
+    # Fields that came later are left out while unset, so that older fingerprints stay as they are.
+    values = ((name, getattr(shot, name)) for name in _COUNTED)
+    parameters = {name: value for name, value in values if value is not None and value != {}}
     request = {**parameters, **(frame_digests or {}), "provider": provider, "take": take}
     if reference_digests:
         request["references"] = list(reference_digests)
@@ -80,7 +78,7 @@ def canonical_json(value: Any) -> str:
 
 def _canonicalise(value: Any) -> Any:
     if isinstance(value, str):
-        return unicodedata.normalize("NFC", value)
+        return value if value.isascii() else unicodedata.normalize("NFC", value)
     if isinstance(value, float) and value.is_integer():
         return int(value)
     if isinstance(value, Mapping):

@@ -88,7 +88,7 @@ def _parse_yaml(text: str, path: Path) -> tuple[Any, dict[FieldPath, int]]:
 def _parse_json(text: str, path: Path) -> tuple[Any, dict[FieldPath, int]]:
     """Parse JSON, which is read as YAML for its lines only."""
     try:
-        _, node = _compose(text)
+        _, node = _compose(f"{text}\n")
         lines = _find_lines(node, path) if node is not None else {}
     except yaml.YAMLError:
         lines = {}  # JSON allows characters that YAML does not, such as tabs; the parser below decides.

@@ -17,7 +17,7 @@ from functools import lru_cache, partial
 from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import Final, TypeVar
-from urllib.parse import unquote, urlsplit
+from urllib.parse import quote_from_bytes, unquote, urlsplit
 
 from prefect_video._shield import run_in_thread, shielded
 from prefect_video.errors import InvalidInput, StoreError
@@ -224,7 +224,7 @@ class LocalStore:
         return self._find_path(uri) is not None
 
     def canonical_uri(self, uri: str) -> str:
-        return self._path_in_store(uri).as_uri()
+        return f"file://{quote_from_bytes(os.fsencode(self._text_path(uri)))}"
 
     def _find_path(self, uri: str) -> str | None:
         """Return the path of a file of this store, below its root by name; None for a URI of anything else."""
@@ -262,10 +262,13 @@ class LocalStore:
         """Do nothing: a folder holds no connections."""
 
     def _path_in_store(self, uri: str) -> Path:
+        return Path(self._text_path(uri))
+
+    def _text_path(self, uri: str) -> str:
         path = self._find_path(uri)
         if path is None:
             raise InvalidInput(f"{uri}: lies outside the store {self.url}")
-        return Path(path)
+        return path
 
     def _translate_errors(self, path: Path, action: Callable[[], _T]) -> Callable[[], _T]:
         def run() -> _T:
