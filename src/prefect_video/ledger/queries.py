@@ -75,7 +75,9 @@ _NEWEST: Final = 50
 
 def _match_stored(jobs: Sequence[Job], wanted: JobRequest, now: datetime) -> StoredMatch | None:
     stored = reusable(jobs, wanted, now)
-    return stored and StoredMatch(stored, is_made_anew=any(job.state in UNFINISHED for job in jobs))
+    if stored is None:
+        return None
+    return StoredMatch(stored, is_made_anew=any(job.state in UNFINISHED for job in jobs))
 
 
 class Queries(LedgerBase):
