@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import shutil
+import sqlite3
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from prefect_video.assets import Asset
 from prefect_video.errors import InvalidInput, StoreOutage
-from prefect_video.ledger import State
+from prefect_video.ledger import Job, Ledger, State, StoredMatch
+from prefect_video.pipeline import project_run
 from prefect_video.pipeline.deletion import settle_deleted
 from prefect_video.pipeline.entry_points import run_project
 from prefect_video.pipeline.ledger_recovery import recover_ledger
 from prefect_video.pipeline.plan import plan_project
 from prefect_video.pipeline.reports import ProjectReport
+from prefect_video.pipeline.steps import store_check, whole_copies
 from prefect_video.pipeline.verification import Verification, verify_store
 from prefect_video.projects import Project
 from prefect_video.session import Session
-from prefect_video.storage import open_store
+from prefect_video.storage import Store, open_store
 from tests.recovery.test_old_ledgers import back_up, restore
 from tests.support.recovery import RecoveryHarness, a_shot, film, statuses
 from tests.support.s3_server import S3Server
@@ -53,6 +58,81 @@ async def verify(harness: RecoveryHarness, store: Path, *, repair: bool = False)
             yield session
 
         return await verify_store(session.ledger, session.store, open_session=open_session if repair else None)
+
+
+def file_of(asset: Asset | None) -> Path:
+    assert asset is not None
+    return Path(asset.uri.removeprefix("file://"))
+
+
+@pytest.mark.parametrize("end", ["reopen_stored", "record_missing"])
+async def test_a_job_that_another_process_changes_while_its_copy_is_read_is_claimed(
+    harness: RecoveryHarness, monkeypatch: pytest.MonkeyPatch, end: str
+) -> None:
+    await harness.run(FIRST)
+    await harness.run(SECOND)
+    (job,) = await harness.rows()
+    file_of(job.asset).unlink()
+    place_copy = whole_copies.place_copy
+
+    async def place_and_be_late(ledger: Ledger, *others: Any) -> Asset:
+        placed = await place_copy(ledger, *others)
+        async with harness.ledger() as other:
+            await getattr(other.jobs, end)(job.id, "its stored file was missing")
+        return placed
+
+    monkeypatch.setattr(whole_copies, "place_copy", place_and_be_late)
+    report = await harness.run(FIRST)
+    assert statuses(report) == ["stored"]
+    assert file_of(report.shots[0].asset).is_file()
+    assert [row.state for row in await harness.rows()] == [State.STORED]
+    assert harness.paid == (1, 1)
+
+
+@pytest.mark.parametrize("state", ["completed", "lost"])
+async def test_a_job_that_another_process_changes_while_its_store_moves_is_claimed(
+    harness: RecoveryHarness, monkeypatch: pytest.MonkeyPatch, state: str
+) -> None:
+    await harness.run(FIRST)
+    (harness.folder / "store").rename(harness.folder / "moved")
+    place_in_store = store_check.place_in_store
+
+    def change_and_place(store: Store, job: Job) -> Asset:
+        with closing(sqlite3.connect(harness.folder / "ledger.db")) as database, database:
+            database.execute("UPDATE jobs SET state = ?, error_message = 'its file was missing'", (state,))
+        return place_in_store(store, job)
+
+    monkeypatch.setattr(store_check, "place_in_store", change_and_place)
+    report = await run_at(harness, harness.folder / "moved", FIRST)
+    assert statuses(report) == ["stored"]
+    assert file_of(report.shots[0].asset).is_file()
+    assert [row.state for row in await harness.rows()] == [State.STORED]
+    assert harness.paid == (1, 1)
+
+
+async def test_what_a_later_search_of_a_run_misses_is_not_used(
+    harness: RecoveryHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The claim meets a damaged row of its own run, and everything is searched again without it."""
+    await harness.run(film(a_shot(1)))
+    await harness.run(film(a_shot(2, prompt="[fail] it")), flow_run_id="run-1")
+    with closing(sqlite3.connect(harness.folder / "ledger.db")) as database, database:
+        database.execute("""UPDATE jobs SET shot = '{"half' WHERE state = 'failed'""")
+    search, searches = project_run.find_stored, 0
+
+    async def search_and_lose(session: Session, *others: Any, **named: Any) -> list[StoredMatch | None]:
+        nonlocal searches
+        found = await search(session, *others, **named)
+        if (searches := searches + 1) == 1:
+            file_of(next(match.job.asset for match in found if match)).unlink()
+        return found
+
+    monkeypatch.setattr(project_run, "find_stored", search_and_lose)
+    report = await harness.run(film(a_shot(1), a_shot(2, prompt="[fail] it")), flow_run_id="run-1")
+    assert searches == 2
+    assert statuses(report)[0] == "stored"
+    assert file_of(report.shots[0].asset).is_file()
+    assert [row.state for row in await harness.rows()] == [State.STORED]
 
 
 async def forget(harness: RecoveryHarness) -> None:

@@ -244,8 +244,11 @@ class ProjectRun:
             matches = await (runner or self.runner).run_step(
                 find_stored, session, job_requests, rebuy_missing=self.rebuy_missing, accounts=accounts
             )
-            found = zip(map(_video_key, job_requests), matches, strict=True)
-            self._stored |= {key: match for key, match in found if match is not None}
+            for job_request, match in zip(job_requests, matches, strict=True):
+                # In place of what an earlier search has found, whose file may be gone since.
+                self._stored.pop(_video_key(job_request), None)
+                if match is not None:
+                    self._stored[_video_key(job_request)] = match
         await prefer_existing(self.sessions[0].ledger, takes)
 
     def _find_stored(self, take: TakeRequest) -> Asset | None:

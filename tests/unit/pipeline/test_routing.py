@@ -2,17 +2,22 @@
 
 from dataclasses import replace
 from decimal import Decimal
+from pathlib import Path
+from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
 from prefect_video import InvalidInput, Shot
+from prefect_video.emulator import Emulator
+from prefect_video.ledger import StoredMatch
 from prefect_video.ledger.records import CompletionTime, WorkKind
+from prefect_video.pipeline import project_run
 from prefect_video.pipeline.entry_points import run_project
 from prefect_video.pipeline.plan import plan_project
 from prefect_video.pipeline.shot_routes import Route
-from prefect_video.session import SessionRef
-from tests.support.routing import AUTO, RoutingHarness, project
+from prefect_video.session import Session, SessionRef
+from tests.support.routing import AUTO, RoutingHarness, open_routing, project
 
 
 async def test_each_shot_goes_to_the_cheapest_account_that_can_make_it(routing: RoutingHarness) -> None:
@@ -21,6 +26,29 @@ async def test_each_shot_goes_to_the_cheapest_account_that_can_make_it(routing: 
     assert routing.billed == (2, 1)
     again = await routing.make(project({}, {"resolution": "720p"}, {"duration": 6}, **AUTO))
     assert all(shot.cached for shot in again.shots)
+
+
+async def test_a_file_that_the_search_at_the_second_account_misses_is_fetched_again(
+    tmp_path: Path, emulators: tuple[Emulator, Emulator], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two accounts of one provider share the video: what the first one's search has found is not used."""
+    search, searches = project_run.find_stored, 0
+
+    async def search_and_lose(session: Session, *others: Any, **named: Any) -> list[StoredMatch | None]:
+        nonlocal searches
+        found = await search(session, *others, **named)
+        if (searches := searches + 1) == 1:
+            file.unlink()
+        return found
+
+    async with open_routing(tmp_path, *emulators, cheap_provider="dear") as routing:
+        (made,) = (await routing.make(project({}, **AUTO))).shots
+        assert made.asset is not None
+        file = Path(made.asset.uri.removeprefix("file://"))
+        monkeypatch.setattr(project_run, "find_stored", search_and_lose)
+        (shot,) = (await routing.make(project({}, **AUTO))).shots
+        assert (shot.status, searches, sum(routing.billed)) == ("stored", 2, 1)
+    assert file.is_file()
 
 
 async def test_a_shot_that_no_account_can_make_costs_nothing_and_says_why(routing: RoutingHarness) -> None:

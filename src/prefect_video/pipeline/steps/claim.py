@@ -8,7 +8,17 @@ from collections.abc import Collection, Sequence
 
 from prefect_video.downloads import prepare_private_folder
 from prefect_video.errors import InvalidTransition
-from prefect_video.ledger import UNFINISHED, Budget, ClaimOutcome, ClaimResult, Job, JobRequest, StoredMatch, is_late
+from prefect_video.ledger import (
+    UNFINISHED,
+    Budget,
+    ClaimOutcome,
+    ClaimResult,
+    Job,
+    JobRequest,
+    State,
+    StoredMatch,
+    is_late,
+)
 from prefect_video.pipeline.steps.adopt import adopt_stored
 from prefect_video.pipeline.steps.store_check import can_fetch, find_flaws, relocate_stored, require_single_flaw
 from prefect_video.pipeline.steps.store_identity import accept_store, check_store, require_root
@@ -81,7 +91,8 @@ async def find_stored(
         session.accepted_rebuys.update(stored[key].id for key in flaws)
     for key, flaw in flaws.items():
         await _reopen(session, stored[key], flaw, is_fetchable=can_fetch(stored[key], reachable))
-    whole = {key: job for key, job in stored.items() if job.asset and key not in flaws}
+    # One that another process has changed while its copy was read is for the claim to answer.
+    whole = {key: job for key, job in stored.items() if job.state is State.STORED and job.asset and key not in flaws}
     return [match._replace(job=whole[match.job.id]) if match and match.job.id in whole else None for match in found]
 
 

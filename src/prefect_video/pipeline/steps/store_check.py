@@ -14,7 +14,7 @@ from typing import Final
 from prefect_video._counted import counted
 from prefect_video.assets import MANUAL, Asset
 from prefect_video.errors import InvalidInput, StoreError, StoreOutage
-from prefect_video.ledger import Job
+from prefect_video.ledger import Job, State
 from prefect_video.pipeline.steps.store_identity import outage_advice, repair_command
 from prefect_video.pipeline.steps.whole_copies import MISSING, has_copy, sizes_in_reach
 from prefect_video.providers import Account
@@ -34,6 +34,8 @@ _NAMES_SHOWN: Final = 5
 async def relocate_stored(session: Session, stored: Mapping[str, Job]) -> dict[str, Job]:
     """Return stored jobs, those of a store that moved with their files' new addresses, which are recorded.
 
+    A job that another process has changed meanwhile is returned as it is now, or left out where it is not stored.
+
     The marker moves with the files: a file that was put into the store with this identity, and lies here under its
     project and name, is that file.
     """
@@ -46,13 +48,16 @@ async def relocate_stored(session: Session, stored: Mapping[str, Job]) -> dict[s
     relocated = dict(stored)
     for key, asset in found.items():
         job, detail = stored[key], f"its store has moved: {asset.uri}"
-        is_whole = sizes.get(asset.uri) == asset.bytes
-        if is_whole and await session.ledger.stores.move_asset(
+        if sizes.get(asset.uri) != asset.bytes:
+            continue
+        if await session.ledger.stores.move_asset(
             job, asset, store_id=store_id, store=session.store_name, detail=detail
         ):
             logger.info("%s/%s: %s", job.project, job.shot.id, detail)
             relocated[key] = job.model_copy(update={"asset": asset, "store": session.store_name})
-    return relocated
+        else:
+            relocated[key] = await session.ledger.jobs.get(job.id)
+    return {key: job for key, job in relocated.items() if job.state is State.STORED}
 
 
 def place_in_store(store: Store, job: Job) -> Asset:
