@@ -46,6 +46,7 @@ from prefect_video.pipeline.steps.end import raise_if_ended
 from prefect_video.pipeline.steps.job_requests import ClaimOptions
 from prefect_video.pipeline.steps.manual_clips import find_clips, store_clip
 from prefect_video.pipeline.steps.screen import screen_prompts
+from prefect_video.pipeline.stored_matches import StoredMatches
 from prefect_video.projects import Project
 from prefect_video.session import Session
 from prefect_video.shots import Shot, is_web_address
@@ -88,7 +89,7 @@ class ProjectRun:
     began_at: datetime | None = None
     is_part: bool = False
     _copies: dict[tuple[str, str], Asset] = field(default_factory=dict, init=False)
-    _stored: dict[tuple[str, str], StoredMatch] = field(default_factory=dict, init=False)
+    _stored: StoredMatches = field(default_factory=StoredMatches, init=False)
     _screened: set[str] = field(default_factory=set, init=False)
     _refusals: dict[str, Exception] = field(default_factory=dict, init=False)
     _not_started: set[TakeRequest] = field(default_factory=set, init=False)
@@ -194,7 +195,7 @@ class ProjectRun:
         try:
             await self._store_clips([take for take in takes if take.is_clip])
             await self._prefer_existing(bought)
-            while known := await self._late.find_known(takes, self._find_stored):
+            while known := await self._late.find_known(takes, lambda take: self._stored.find_asset(take.job_request)):
                 await self._prefer_existing(known, StepRunner())
             blocked = self._late.blocked
             await self._claim_everywhere(
@@ -225,8 +226,7 @@ class ProjectRun:
                 job = await store_clip(session, request, take.shot.clip or "")
                 self._new_clips.add(job.id)
             take.claim = ClaimResult(kind=ClaimOutcome.STORED, request=request, job=job)
-            if job.asset:
-                self._stored[_video_key(request)] = StoredMatch(job, is_made_anew=False)
+            self._stored.update([request], [StoredMatch(job, is_made_anew=False)])
 
     async def _prefer_existing(self, takes: Sequence[TakeRequest], runner: StepRunner | None = None) -> None:
         """Let what is stored, in progress or held decide how a take is made, before prices and health do.
@@ -244,23 +244,19 @@ class ProjectRun:
             matches = await (runner or self.runner).run_step(
                 find_stored, session, job_requests, rebuy_missing=self.rebuy_missing, accounts=accounts
             )
-            for job_request, match in zip(job_requests, matches, strict=True):
-                # In place of what an earlier search has found, whose file may be gone since.
-                self._stored.pop(_video_key(job_request), None)
-                if match is not None:
-                    self._stored[_video_key(job_request)] = match
+            self._stored.update(job_requests, matches)
         await prefer_existing(self.sessions[0].ledger, takes)
-
-    def _find_stored(self, take: TakeRequest) -> Asset | None:
-        match = self._stored.get(_video_key(take.job_request))
-        return match and match.job.asset
 
     async def _claim_everywhere(self, takes: Sequence[TakeRequest], *, partial: bool = False) -> None:
         """Claim at each take's account; where another run has begun the take elsewhere since, claim there.
 
         What has just been found stored whole is what a claim would return.
         """
-        takes = [take for take in takes if not self._use_stored(take)]
+        answers = {take: self._stored.answer(take.job_request) for take in takes}
+        for take, answer in answers.items():
+            # A late take keeps the claim of its reservation until there is another.
+            take.claim = answer or take.claim
+        takes = [take for take, answer in answers.items() if answer is None]
         while takes:
             for session in sessions_of(takes):
                 await self._claim_at(session, [take for take in takes if take.session is session], partial)
@@ -268,15 +264,6 @@ class ProjectRun:
             for take in takes:
                 assert take.claim is not None
                 take.prefer(take.claim.request)
-
-    def _use_stored(self, take: TakeRequest) -> bool:
-        """Answer a take by the video that was found for it; return False where only a claim can answer it."""
-        match = self._stored.get(_video_key(take.job_request))
-        # A claim frees the reservation that it uses up, too.
-        if match is None or match.is_made_anew or take.job_request.reservation is not None:
-            return False
-        take.claim = ClaimResult(kind=ClaimOutcome.STORED, request=take.job_request, job=match.job)
-        return True
 
     async def _claim_at(self, session: Session, takes: Sequence[TakeRequest], partial: bool) -> None:
         partial = partial or self.project.over_budget == "fit" or bool(self.project.fallbacks)
@@ -506,11 +493,6 @@ class ProjectRun:
     async def _place_in_project(self, session: Session, stored: StoredShot, job_request: JobRequest) -> Asset:
         known = self._copies.get((stored.job.id, job_request.shot.id))
         return known or await copy_to_project(session, stored.job, stored.asset, job_request)
-
-
-def _video_key(job_request: JobRequest) -> tuple[str, str]:
-    """Return the key of a request's video: two shots of one fingerprint may have different ones."""
-    return job_request.fingerprint, job_request.shot.id
 
 
 def _claims_at(session: Session, takes: Sequence[TakeRequest]) -> list[ClaimResult]:
