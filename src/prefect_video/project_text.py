@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from collections.abc import Callable, Mapping
@@ -268,13 +269,10 @@ def _compose(text: str) -> tuple[SafeConstructor, yaml.Node | None]:
     """
     # Of these alone both parsers see different lines, or one of them takes what the other rejects.
     if yaml.__with_libyaml__ and text.endswith("\n") and not _ODD.search(text):
-        try:
+        # Of a mistake the other parser says more.
+        with contextlib.suppress(yaml.YAMLError):
             fast = _FastLoader(text)
             return fast, fast.get_single_node()
-        except yaml.YAMLError as error:
-            if isinstance(error, ComposerError):
-                raise
-            # The other parser names the mistake better.
     loader = _Loader(text)
     return loader, loader.get_single_node()
 

@@ -240,7 +240,7 @@ class ProjectRun:
         accounts = [session.provider.account for session in self.sessions]
         for session in sessions_of(candidates):
             job_requests = [candidate.job_request for candidate in candidates if candidate.session is session]
-            # Less for its result than for what it does: it reopens a job whose file is missing or damaged.
+            # It also reopens a job whose file is missing or damaged; what it finds whole, no claim asks for again.
             matches = await (runner or self.runner).run_step(
                 find_stored, session, job_requests, rebuy_missing=self.rebuy_missing, accounts=accounts
             )
