@@ -13,7 +13,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
-from sqlalchemy import and_, bindparam, func, or_, select, text, update
+from sqlalchemy import Select, and_, bindparam, func, or_, select, text, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from prefect_video._counted import counted
@@ -58,12 +58,17 @@ _WORKING: Final = select(func.count()).where(
     or_(_jobs.deadline_at > bindparam("now"), and_(_jobs.deadline_at.is_(None), _jobs.hold_reason.is_(None))),
 )
 # What a query does not require here is looked at in its rows: SQLite would search a larger index for it.
-_OVERDUE: Final = select(_jobs.sent_at, _jobs.deadline_at).where(
-    _UNFINISHED, _jobs.deadline_at <= bindparam("now"), _jobs.hold_reason.is_(None)
-)
-_WAITING: Final = select(_jobs.id, _jobs.state, _jobs.owner, _jobs.priority, _jobs.waiting_since).where(
-    _jobs.account == bindparam("account"), _jobs.waiting_since.is_not(None)
-)
+_IS_OVERDUE: Final = and_(_UNFINISHED, _jobs.deadline_at <= bindparam("now"), _jobs.hold_reason.is_(None))
+_OVERDUE: Final = select(_jobs.sent_at, _jobs.deadline_at).where(_IS_OVERDUE)
+_WAITS: Final = and_(_jobs.account == bindparam("account"), _jobs.waiting_since.is_not(None))
+_WAITING: Final = select(_jobs.id, _jobs.state, _jobs.owner, _jobs.priority, _jobs.waiting_since).where(_WAITS)
+# One statement for what nearly every submit finds: nothing is overdue, and no other process waits.
+_STANDING: Final = select(
+    accounts,
+    _WORKING.scalar_subquery().label("working"),
+    select(_jobs.id).where(_IS_OVERDUE).exists().label("some_are_overdue"),
+    select(_jobs.id).where(_WAITS, _jobs.owner != bindparam("owner")).exists().label("others_wait"),
+).where(accounts.c.id == bindparam("account"))
 
 
 class AccountLimits(LedgerBase):
@@ -113,12 +118,13 @@ class AccountLimits(LedgerBase):
             job = await self._locked(connection, job_id)
             if job.state is State.RESERVED:
                 await self._one_at_a_time(connection, job.account)
-                row = await self._account(connection, job.account)
+                # Nothing is counted where there is no limit: thousands may be unfinished.
+                row = await (self._account if slots is None else self._standing)(connection, job.account)
                 now = datetime.now(UTC)
                 allowed = _allowed(row.slots, row.slots_at, slots, now)
                 if admit is not None:
                     admit(_status(row, slots=allowed, now=now))
-                if allowed is not None and not await self._is_free(connection, job, allowed):
+                if allowed is not None and not await self._is_free(connection, job, allowed, slots and row):
                     return None
             begun.append(await self._jobs.begin(connection, job, sending))
             if key_fingerprint is not None and not self._keys.is_noted(job.account, key_fingerprint):
@@ -248,9 +254,19 @@ class AccountLimits(LedgerBase):
         allowed = _allowed(row.slots, row.slots_at, slots, now)
         return _status(row, slots=allowed, now=now).model_copy(update={"occupied": occupied})
 
-    async def _is_free(self, connection: AsyncConnection, job: Job, slots: int) -> bool:
-        left = slots - await self._occupied(connection, job.account)
-        if left > 0 and left > await self._ahead(connection, job):
+    async def _is_free(self, connection: AsyncConnection, job: Job, slots: int, standing: Any) -> bool:
+        """Tell whether a row has a slot, and place it in the queue where it has none.
+
+        Args:
+            connection: Of the transaction.
+            job: The row.
+            slots: Those of its account.
+            standing: What occupies them; None where that was not read.
+        """
+        standing = standing or await self._standing(connection, job.account)
+        late = await self._count_late(connection, job.account) if standing.some_are_overdue else 0
+        left = slots - standing.working - late
+        if left > 0 and (not standing.others_wait or left > await self._ahead(connection, job)):
             return True
         await connection.execute(
             update(jobs_table)
@@ -280,22 +296,35 @@ class AccountLimits(LedgerBase):
 
     async def _occupied(self, connection: AsyncConnection, account: str) -> int:
         """Count the rows that the provider may be working on."""
-        now = datetime.now(UTC)
-        sought = {"account": account, "now": now}
+        sought = {"account": account, "now": datetime.now(UTC)}
         working = int((await connection.execute(_WORKING, sought)).scalar_one())
-        # Late ones go on at the provider. For as long again: those that never end would hold their slot indefinitely.
-        late = (await connection.execute(_OVERDUE, sought)).all()
-        return working + sum(
-            1 for sent_at, deadline_at in late if sent_at is not None and now - deadline_at < deadline_at - sent_at
+        return working + await self._count_late(connection, account)
+
+    async def _count_late(self, connection: AsyncConnection, account: str) -> int:
+        """Count the rows behind their deadline that go on at the provider.
+
+        For as long again: those that never end would hold their slot indefinitely.
+        """
+        now = datetime.now(UTC)
+        overdue = (await connection.execute(_OVERDUE, {"account": account, "now": now})).all()
+        return sum(
+            1 for sent_at, deadline_at in overdue if sent_at is not None and now - deadline_at < deadline_at - sent_at
         )
 
+    async def _standing(self, connection: AsyncConnection, account: str) -> Any:
+        """Read the account's row, and what occupies its slots."""
+        return await self._read(connection, _STANDING, account=account, now=datetime.now(UTC), owner=self._owner.id)
+
     async def _account(self, connection: AsyncConnection, account: str) -> Any:
-        """Read the account's row; create it if it is new."""
-        sought = {"account": account}
-        if (row := (await connection.execute(_ACCOUNT, sought)).one_or_none()) is not None:
+        """Read the account's row."""
+        return await self._read(connection, _ACCOUNT, account=account)
+
+    async def _read(self, connection: AsyncConnection, query: Select[Any], **sought: Any) -> Any:
+        """Read the one row of a query about an account; create the account's if it is new."""
+        if (row := (await connection.execute(query, sought)).one_or_none()) is not None:
             return row
-        await connection.execute(self._database.insert_missing(accounts).values(id=account))
-        return (await connection.execute(_ACCOUNT, sought)).one()
+        await connection.execute(self._database.insert_missing(accounts).values(id=sought["account"]))
+        return (await connection.execute(query, sought)).one()
 
     async def _set(self, connection: AsyncConnection, account: str, **values: Any) -> None:
         await connection.execute(update(accounts).where(accounts.c.id == account).values(**values))

@@ -2,17 +2,21 @@
 
 aiosqlite's own connection makes four (opens a cursor, executes, fetches, closes it), and each one wakes two threads:
 they, not SQLite, are what a transaction's time goes to. A transaction may be run in the thread as a whole, in one visit
-(`Connection.complete`).
+(`run_in_one_visit`). There its statements go to SQLite directly: SQLAlchemy's way from asynchronous code to a driver
+and back takes longer than they do.
 """
 
 from __future__ import annotations
 
 import sqlite3
+from collections import deque
 from collections.abc import Callable, Coroutine, Generator, Sequence
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
 
+from sqlalchemy import CursorResult, Executable
 from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy.util.concurrency import greenlet_spawn
 
 from prefect_video._dedicated_thread import DedicatedThread
 from prefect_video._shield import shielded
@@ -20,6 +24,7 @@ from prefect_video.ledger.file_identity import FileIdentity
 from prefect_video.ledger.urls import DatabaseUrl
 
 THREAD_NAME: Final = "ledger-sqlite"
+_ONLY_ITS_CONNECTION: Final = "a transaction in the thread of its file may await nothing but its connection"
 
 Result = TypeVar("Result")
 Statements = Callable[[AsyncConnection], Coroutine[Any, Any, Result]]
@@ -49,8 +54,8 @@ async def run_in_one_visit(connection: AsyncConnection, statements: Statements[R
         RuntimeError: They await something else than the connection.
     """
     # Not the connection itself: that of a group waits for each statement in a task, for which a thread has no loop.
-    plain = AsyncConnection(connection.engine, connection.sync_connection)
-    return await shielded(_driver_of(connection).complete(statements(plain)))
+    direct = _DirectConnection(connection.engine, connection.sync_connection)
+    return await shielded(_driver_of(connection).complete(statements(direct)))
 
 
 async def run_directly(connection: AsyncConnection, sql: str) -> None:
@@ -60,6 +65,15 @@ async def run_directly(connection: AsyncConnection, sql: str) -> None:
         sqlite3.Error: It failed.
     """
     await _driver_of(connection).run(sqlite3.Connection.execute, sql)
+
+
+class _DirectConnection(AsyncConnection):
+    """The connection of statements that are run in the thread of its file: nothing has to be waited for."""
+
+    async def execute(self, statement: Executable, *arguments: Any, **options: Any) -> CursorResult[Any]:
+        """Run a statement."""
+        assert self.sync_connection is not None
+        return self.sync_connection.execute(statement, *arguments, **options)
 
 
 def _driver_of(connection: AsyncConnection) -> Connection:
@@ -97,9 +111,18 @@ class Connection:
         """
         await self._thread.run(self._open)
 
+    @property
+    def is_own_thread(self) -> bool:
+        """True in a function that the connection's thread runs."""
+        return self._thread.is_current
+
     def cursor(self) -> Cursor:
         """Return a cursor; opening and closing it costs nothing."""
         return Cursor(self)
+
+    def direct_cursor(self) -> DirectCursor:
+        """Return a cursor for use in the connection's own thread."""
+        return DirectCursor(self)
 
     async def commit(self) -> None:
         """Make the transaction durable."""
@@ -132,8 +155,8 @@ class Connection:
             # In the words of `sqlite3`, by which SQLAlchemy knows a connection that is of no more use.
             raise sqlite3.ProgrammingError("Cannot operate on a closed database.")
         if self._thread.is_current:
-            return self._call(function, *arguments, **options)
-        return await self._thread.run(self._call, function, *arguments, **options)
+            return self.call(function, *arguments, **options)
+        return await self._thread.run(self.call, function, *arguments, **options)
 
     async def complete(self, statements: Coroutine[Any, Any, Result]) -> Result:
         """Run a coroutine in the thread, from its beginning to its end; it awaits nothing but this connection.
@@ -152,7 +175,8 @@ class Connection:
         self._file = sqlite3.connect(str(location.path), timeout=location.busy_seconds, isolation_level=None)
         self._identity.require()
 
-    def _call(self, function: Callable[..., Result], *arguments: Any, **options: Any) -> Result:
+    def call(self, function: Callable[..., Result], *arguments: Any, **options: Any) -> Result:
+        """Call a function with the `sqlite3` connection; only in the connection's own thread."""
         assert self._file is not None
         try:
             return function(self._file, *arguments, **options)
@@ -165,16 +189,29 @@ class Connection:
             self._file = None
 
 
-class Cursor:
-    """Asynchronous cursor as SQLAlchemy needs it; all rows are read when a statement is done."""
+class _Answer:
+    """What a statement has answered; all rows are read when it is done."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
-        self._rows: list[Any] = []
+        self._rows: deque[Any] = deque()
         self.description: Any = None
         self.rowcount = -1
         self.lastrowid: int | None = None
         self.arraysize = 1
+
+    def _run(self, file: sqlite3.Connection, execute: Callable[..., Any], sql: str, parameters: Sequence[Any]) -> None:
+        cursor = file.cursor()
+        try:
+            execute(cursor, sql, parameters)
+            self.description, self._rows = cursor.description, deque(cursor.fetchall())
+            self.rowcount, self.lastrowid = cursor.rowcount, cursor.lastrowid
+        finally:
+            cursor.close()
+
+
+class Cursor(_Answer):
+    """Asynchronous cursor, as SQLAlchemy adapts it."""
 
     def __await__(self) -> Generator[Any, None, Self]:
         # Before 2.0.44, SQLAlchemy awaited cursors instead of entering them.
@@ -198,21 +235,45 @@ class Cursor:
 
     async def fetchall(self) -> list[Any]:
         """Return the rows, once."""
-        rows, self._rows = self._rows, []
-        return rows
+        rows, self._rows = self._rows, deque()
+        return list(rows)
 
     async def close(self) -> None:
         """Forget the rows."""
-        self._rows = []
+        self._rows.clear()
 
-    def _run(self, file: sqlite3.Connection, execute: Callable[..., Any], sql: str, parameters: Sequence[Any]) -> None:
-        cursor = file.cursor()
-        try:
-            execute(cursor, sql, parameters)
-            self.description, self._rows = cursor.description, cursor.fetchall()
-            self.rowcount, self.lastrowid = cursor.rowcount, cursor.lastrowid
-        finally:
-            cursor.close()
+
+class DirectCursor(_Answer):
+    """Cursor of the connection's own thread, as SQLAlchemy uses those of a driver that is not asynchronous."""
+
+    def execute(self, sql: str, parameters: Sequence[Any] = ()) -> None:
+        """Run a statement and read all its rows."""
+        self._connection.call(self._run, sqlite3.Cursor.execute, sql, parameters)
+
+    def executemany(self, sql: str, parameters: Sequence[Sequence[Any]]) -> None:
+        """Run a statement for each of several parameters."""
+        self._connection.call(self._run, sqlite3.Cursor.executemany, sql, parameters)
+
+    def fetchone(self) -> Any:
+        """Return the next row, once; None after the last."""
+        return self._rows.popleft() if self._rows else None
+
+    def fetchmany(self, size: int | None = None) -> list[Any]:
+        """Return the next rows, once."""
+        return [self._rows.popleft() for _ in range(min(size or self.arraysize, len(self._rows)))]
+
+    def fetchall(self) -> list[Any]:
+        """Return the rows that are left, once."""
+        rows = list(self._rows)
+        self._rows.clear()
+        return rows
+
+    def close(self) -> None:
+        """Forget the rows."""
+        self._rows.clear()
+
+    async def _async_soft_close(self) -> None:
+        """Do nothing: SQLAlchemy asks for it where a statement was run in the ordinary way, and no row is behind."""
 
 
 def complete(coroutine: Coroutine[Any, Any, Result]) -> Result:
@@ -221,10 +282,22 @@ def complete(coroutine: Coroutine[Any, Any, Result]) -> Result:
     Raises:
         RuntimeError: It awaits something else.
     """
+    # In one greenlet: what goes SQLAlchemy's ordinary way, such as a commit, needs one, and would make it each time.
+    driven = greenlet_spawn(_drive, coroutine)
+    try:
+        driven.send(None)
+    except StopIteration as end:
+        result: Result = end.value
+        return result
+    driven.close()
+    raise RuntimeError(_ONLY_ITS_CONNECTION)
+
+
+def _drive(coroutine: Coroutine[Any, Any, Result]) -> Result:
     try:
         coroutine.send(None)
     except StopIteration as end:
         result: Result = end.value
         return result
     coroutine.close()
-    raise RuntimeError("a transaction in the thread of its file may await nothing but its connection")
+    raise RuntimeError(_ONLY_ITS_CONNECTION)
