@@ -19,11 +19,11 @@ from pydantic import BaseModel, ConfigDict
 from benchmarks.torture_worker import PATIENCE
 from benchmarks.workers import Line
 from prefect_video.errors import VideoError
-from prefect_video.ledger import Job, Ledger
+from prefect_video.ledger import Ledger
 from prefect_video.pipeline import collect, run_project
 from prefect_video.projects import Project
 from prefect_video.providers.sora import SoraProvider
-from prefect_video.session import Session, Settings
+from prefect_video.session import Session, SessionNames, Settings
 from prefect_video.storage import open_store
 
 PLAN_SLOTS = 50
@@ -79,7 +79,7 @@ async def execute(order: Order) -> dict[str, Any]:
             return {**report, "ended": time.time()}
 
         @asynccontextmanager
-        async def same_session(job: Job) -> AsyncIterator[Session]:
+        async def same_session(names: SessionNames) -> AsyncIterator[Session]:
             yield session
 
         collected = await collect(session.ledger, same_session, wait=True)

@@ -62,7 +62,7 @@ class ServiceProcess:
 
     def start(self) -> None:
         """Start the service, and wait until it serves."""
-        command = [Path(sys.executable).with_name("prefect-video"), "serve", "--port", str(self.port)]
+        command = [str(Path(sys.executable).with_name("prefect-video")), "serve", "--port", str(self.port)]
         self._process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         assert self._process.stdout is not None
         line = self._process.stdout.readline()

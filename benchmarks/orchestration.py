@@ -145,7 +145,7 @@ def find_server(api: str) -> psutil.Process:
 def cpu_of(process: psutil.Process) -> float:
     """Return the seconds of processor time of a process."""
     times = process.cpu_times()
-    return times.user + times.system
+    return float(times.user + times.system)
 
 
 def median_of(costs: Sequence[Cost]) -> Cost:

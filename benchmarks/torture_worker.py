@@ -24,7 +24,7 @@ from prefect_video.pipeline import collect, run_project
 from prefect_video.projects import Project
 from prefect_video.providers import HttpSettings, Provider
 from prefect_video.providers.sora import SoraProvider
-from prefect_video.session import Session, SessionEvent, Settings, load_capabilities
+from prefect_video.session import Session, SessionEvent, SessionNames, Settings, load_capabilities
 from prefect_video.storage import open_store
 from tests.support.accounts import account_named
 
@@ -152,7 +152,7 @@ async def execute(order: Order) -> dict[str, Any]:
             return (await run_project(session, order.project)).public()
 
         @asynccontextmanager
-        async def same_session(job: Job) -> AsyncIterator[Session]:
+        async def same_session(names: SessionNames) -> AsyncIterator[Session]:
             yield session
 
         collected = await collect(session.ledger, same_session)

