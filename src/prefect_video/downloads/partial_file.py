@@ -120,15 +120,8 @@ class PartialFile:
                 " free some space or use another spool folder"
             )
 
-    def append(self, chunks: Sequence[bytes], *, replaces: Version | None = None) -> None:
-        """Write chunks in order and update the digest.
-
-        Args:
-            chunks: The next bytes.
-            replaces: The version that they are the beginning of, where what is there is of another one (`truncate`).
-        """
-        if replaces is not None:
-            self.truncate(replaces)
+    def append(self, chunks: Sequence[bytes]) -> None:
+        """Write chunks in order and update the digest."""
         file = self._opened
         try:
             for chunk in chunks:

@@ -118,13 +118,14 @@ class AccountLimits(LedgerBase):
             job = await self._locked(connection, job_id)
             if job.state is State.RESERVED:
                 await self._one_at_a_time(connection, job.account)
-                # Nothing is counted where there is no limit: thousands may be unfinished.
-                row = await (self._account if slots is None else self._standing)(connection, job.account)
                 now = datetime.now(UTC)
+                # Nothing is counted where there is no limit: thousands may be unfinished.
+                standing = None if slots is None else await self._standing(connection, job.account, now)
+                row = standing or await self._account(connection, job.account)
                 allowed = _allowed(row.slots, row.slots_at, slots, now)
                 if admit is not None:
                     admit(_status(row, slots=allowed, now=now))
-                if allowed is not None and not await self._is_free(connection, job, allowed, slots and row):
+                if allowed is not None and not await self._is_free(connection, job, allowed, standing, now):
                     return None
             begun.append(await self._jobs.begin(connection, job, sending))
             if key_fingerprint is not None and not self._keys.is_noted(job.account, key_fingerprint):
@@ -254,7 +255,7 @@ class AccountLimits(LedgerBase):
         allowed = _allowed(row.slots, row.slots_at, slots, now)
         return _status(row, slots=allowed, now=now).model_copy(update={"occupied": occupied})
 
-    async def _is_free(self, connection: AsyncConnection, job: Job, slots: int, standing: Any) -> bool:
+    async def _is_free(self, connection: AsyncConnection, job: Job, slots: int, standing: Any, now: datetime) -> bool:
         """Tell whether a row has a slot, and place it in the queue where it has none.
 
         Args:
@@ -262,9 +263,10 @@ class AccountLimits(LedgerBase):
             job: The row.
             slots: Those of its account.
             standing: What occupies them; None where that was not read.
+            now: The moment by which that is decided: a row whose deadline passes meanwhile must not count twice.
         """
-        standing = standing or await self._standing(connection, job.account)
-        late = await self._count_late(connection, job.account) if standing.some_are_overdue else 0
+        standing = standing or await self._standing(connection, job.account, now)
+        late = await self._count_late(connection, job.account, now) if standing.some_are_overdue else 0
         left = slots - standing.working - late
         if left > 0 and (not standing.others_wait or left > await self._ahead(connection, job)):
             return True
@@ -296,24 +298,23 @@ class AccountLimits(LedgerBase):
 
     async def _occupied(self, connection: AsyncConnection, account: str) -> int:
         """Count the rows that the provider may be working on."""
-        sought = {"account": account, "now": datetime.now(UTC)}
-        working = int((await connection.execute(_WORKING, sought)).scalar_one())
-        return working + await self._count_late(connection, account)
+        now = datetime.now(UTC)
+        working = int((await connection.execute(_WORKING, {"account": account, "now": now})).scalar_one())
+        return working + await self._count_late(connection, account, now)
 
-    async def _count_late(self, connection: AsyncConnection, account: str) -> int:
+    async def _count_late(self, connection: AsyncConnection, account: str, now: datetime) -> int:
         """Count the rows behind their deadline that go on at the provider.
 
         For as long again: those that never end would hold their slot indefinitely.
         """
-        now = datetime.now(UTC)
         overdue = (await connection.execute(_OVERDUE, {"account": account, "now": now})).all()
         return sum(
             1 for sent_at, deadline_at in overdue if sent_at is not None and now - deadline_at < deadline_at - sent_at
         )
 
-    async def _standing(self, connection: AsyncConnection, account: str) -> Any:
+    async def _standing(self, connection: AsyncConnection, account: str, now: datetime) -> Any:
         """Read the account's row, and what occupies its slots."""
-        return await self._read(connection, _STANDING, account=account, now=datetime.now(UTC), owner=self._owner.id)
+        return await self._read(connection, _STANDING, account=account, now=now, owner=self._owner.id)
 
     async def _account(self, connection: AsyncConnection, account: str) -> Any:
         """Read the account's row."""

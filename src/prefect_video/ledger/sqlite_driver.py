@@ -75,6 +75,11 @@ class _DirectConnection(AsyncConnection):
         assert self.sync_connection is not None
         return self.sync_connection.execute(statement, *arguments, **options)
 
+    async def exec_driver_sql(self, statement: str, *arguments: Any, **options: Any) -> CursorResult[Any]:
+        """Run a statement in the driver's own SQL."""
+        assert self.sync_connection is not None
+        return self.sync_connection.exec_driver_sql(statement, *arguments, **options)
+
 
 def _driver_of(connection: AsyncConnection) -> Connection:
     assert connection.sync_connection is not None
@@ -190,7 +195,7 @@ class Connection:
 
 
 class _Answer:
-    """What a statement has answered; all rows are read when it is done."""
+    """Answer of a statement, whose rows are all read when it is done."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
@@ -260,7 +265,8 @@ class DirectCursor(_Answer):
 
     def fetchmany(self, size: int | None = None) -> list[Any]:
         """Return the next rows, once."""
-        return [self._rows.popleft() for _ in range(min(size or self.arraysize, len(self._rows)))]
+        wanted = self.arraysize if size is None else size
+        return [self._rows.popleft() for _ in range(min(wanted, len(self._rows)))]
 
     def fetchall(self) -> list[Any]:
         """Return the rows that are left, once."""

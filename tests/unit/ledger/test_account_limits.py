@@ -241,6 +241,29 @@ async def test_one_past_its_deadline_holds_its_slot_for_as_long_again(ledger: Le
         assert (await ledger.accounts.status(ACCOUNT)).occupied == occupied
 
 
+async def test_a_deadline_that_passes_during_the_decision_counts_once(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    began = datetime.now(UTC) + timedelta(seconds=1)
+    looks = iter(range(1, 1_000_000))
+
+    class Clock(datetime):
+        @classmethod
+        def now(cls, tz: Any = None) -> datetime:
+            return began + timedelta(milliseconds=next(looks))
+
+    ids = [(await claim_one(ledger, number)).id for number in range(3)]
+    # One was late so long ago that it is not counted any more; the other's deadline is between two looks at the clock.
+    hour = timedelta(hours=1)
+    times = [(began - 9 * hour, began - 5 * hour), (began - hour, began + timedelta(milliseconds=1.5))]
+    async with ledger._database.writing() as connection:
+        for job_id, (sent_at, deadline_at) in zip(ids, times, strict=False):
+            values = {"state": State.SUBMITTING, "sent_at": sent_at, "deadline_at": deadline_at}
+            await connection.execute(update(jobs_table).where(jobs_table.c.id == job_id).values(**values))
+    monkeypatch.setattr(module, "datetime", Clock)
+    assert await ledger.accounts.acquire_slot(ids[2], slots=2) is not None
+
+
 async def test_a_low_one_is_not_overtaken_indefinitely(
     ledger: Ledger, other: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -29,7 +29,13 @@ READERS: dict[str, Callable[[CursorResult[Any]], object]] = {
     "in parts": lambda found: list(found.partitions(3)),
     "first": lambda found: (found.first(), found.closed),
     "one of a kind": lambda found: found.scalars().all(),
-    "one behind the other": lambda found: (found.fetchone(), found.fetchmany(2), found.fetchall()),
+    "one behind the other": lambda found: (
+        found.fetchone(),
+        found.fetchmany(2),
+        found.fetchmany(0),
+        found.fetchmany(),
+        found.fetchall(),
+    ),
 }
 
 
@@ -73,6 +79,14 @@ async def test_rows_are_those_of_an_ordinary_connection(
     async with database.reading() as connection:
         expected = await read_all(connection)
     assert await database.read(read_all) == expected
+
+
+async def test_statements_in_the_drivers_own_words_are_run_too(database: Database) -> None:
+    async def insert_and_count(connection: AsyncConnection) -> int:
+        await connection.exec_driver_sql("INSERT INTO pairs VALUES (?, 'a')", (1,))
+        return int((await connection.exec_driver_sql("SELECT count(*) FROM pairs")).scalar_one())
+
+    assert await database.write(insert_and_count) == 1
 
 
 async def test_rows_may_be_read_after_the_visit(database: Database) -> None:
