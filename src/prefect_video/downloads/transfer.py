@@ -345,10 +345,13 @@ class _Transfer:
                 # Appended, these bytes would make one file out of two.
                 self._start_over("answered another range or version than was requested")
             self._check_size(version.total)
-            if version.total is not None and response.status_code != 200:
+            # Whatever range was requested: with 200 the file has changed, or the server knows no ranges. From the first
+            # byte on, a range that was not requested is the file as well.
+            is_whole = response.status_code == 200 or offset == 0
+            if version.total is not None and not is_whole:
                 # Before the first byte, as `truncate` does where all of them come.
                 await run_in_thread(file.check_free_space, version.total - offset)
-            await self._write(response, version)
+            await self._write(response, version, is_whole=is_whole)
 
     def _open_response(self, offset: int) -> AbstractAsyncContextManager[httpx.Response]:
         headers: dict[str, str] = {}
@@ -381,12 +384,9 @@ class _Transfer:
         if total is not None and total > self._limit:
             raise UnsafeUrl(f"{self._where} refused: {total:,} bytes, at most {self._limit:,} are fetched")
 
-    async def _write(self, response: httpx.Response, version: Version) -> None:
-        """Write a body; the whole file (200) replaces what is there once its first bytes are those of a video."""
+    async def _write(self, response: httpx.Response, version: Version, *, is_whole: bool) -> None:
+        """Write a body; the whole file replaces what is there once its first bytes are those of a video."""
         file, chunks, pending_bytes = self._file, list[bytes](), 0
-        # Whatever range was requested: with 200 the file has changed, or the server knows no ranges.
-        is_whole = response.status_code == 200
-        replaces = version if is_whole else None
         is_checked = not is_whole and file.size > 0
         try:
             async for chunk in response.aiter_raw():
@@ -395,19 +395,21 @@ class _Transfer:
                 if not is_checked and pending_bytes >= SIGNATURE_BYTES:
                     self._check_signature(chunks, response)
                     is_checked = True
-                if (0 if replaces else file.size) + pending_bytes > self._limit:
+                    if is_whole:
+                        await run_in_thread(file.truncate, version)
+                if (file.size if is_checked else 0) + pending_bytes > self._limit:
                     raise UnsafeUrl(f"{self._where} refused: more than {self._limit:,} bytes")
                 if pending_bytes >= _BATCH_BYTES:
-                    await self._flush(chunks, replaces)
-                    chunks, pending_bytes, replaces = [], 0, None
-                self._check_speed(len(chunk), self._total_bytes if version.total is None else version.total)
+                    await self._flush(chunks)
+                    chunks, pending_bytes = [], 0
+                self._check_speed(len(chunk))
         except (httpx.TransportError, IncompleteDownload):
             # The bytes that arrived before a break are good: the next attempt continues after them.
             if is_checked:
-                await self._flush(chunks, replaces)
+                await self._flush(chunks)
             raise
         if is_checked:
-            await self._flush(chunks, replaces)
+            await self._flush(chunks)
         elif is_whole:
             raise IncompleteDownload(
                 f"{self._where}: ended after 0 bytes of a video; {describe_foreign_body(response)}"
@@ -418,18 +420,17 @@ class _Transfer:
         if not has_video_signature(b"".join(chunks)[:SIGNATURE_BYTES]):
             raise IncompleteDownload(f"{self._where}: {describe_foreign_body(response)}")
 
-    def _check_speed(self, received_bytes: int, total_bytes: int | None) -> None:
+    def _check_speed(self, received_bytes: int) -> None:
         try:
-            self._speed.add(received_bytes, total_bytes)
+            self._speed.add(received_bytes, self._total_bytes)
         except IncompleteDownload as error:
             slow = IncompleteDownload(f"{self._where}: too slow at byte {self._file.size:,}: {error.message}")
             slow.retryable = error.retryable
             raise slow from error
 
-    async def _flush(self, chunks: list[bytes], replaces: Version | None) -> None:
-        """Write chunks, as the beginning of a version where they replace what is there."""
+    async def _flush(self, chunks: list[bytes]) -> None:
         if chunks:
-            await run_in_thread(self._file.append, chunks, replaces=replaces)
+            await run_in_thread(self._file.append, chunks)
             if self._on_progress is not None:
                 self._on_progress(self._file.size, self._total_bytes)
 

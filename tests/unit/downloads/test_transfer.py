@@ -114,6 +114,23 @@ async def test_a_part_that_does_not_fit_is_not_spliced_in(
     assert [request.first_byte > 0 for request in web.requests] == [False, True, False]
 
 
+async def test_a_range_that_was_not_requested_replaces_what_is_there(
+    web: Web, spool: Path, client: httpx.AsyncClient
+) -> None:
+    # Without a tag and a length, the part that the first answer leaves is of no known version.
+    async def handler(request: Request, reply: Reply) -> None:
+        assert not request.first_byte
+        if len(web.requests) == 1:
+            await reply.head(200, {**MP4, "Transfer-Encoding": "chunked"})
+            await reply.body(b"%x\r\n" % 2**20 + VIDEO[: 2**20] + b"\r\n")
+        else:
+            await reply.whole(206, {**MP4, "Content-Range": f"bytes 0-{len(VIDEO) - 1}/*"}, VIDEO)
+
+    web.handler = handler
+    assert_is_video(await fetch(web, spool, client), spool)
+    assert len(web.requests) == 2
+
+
 async def test_a_server_without_ranges_starts_over(web: Web, spool: Path, client: httpx.AsyncClient) -> None:
     async def handler(request: Request, reply: Reply) -> None:
         await reply.head(200, {**MP4, "Content-Length": len(VIDEO)})
