@@ -14,10 +14,8 @@ from typing import Final
 
 from prefect_video.polling.completion import CompletionForecast
 
-_MOST_SHARING: Final = 16.0
+_MOST_SHARING: Final = 8.0
 """Generations that share the price of a list at most: beyond, ends are noticed soon anyway."""
-_MANY: Final = 8.0
-"""Generations from which on a list about them is cheap, however unlikely an end is."""
 _PLAUSIBLE: Final = 0.1
 """Expected ends within the permitted lateness from which on something may have ended."""
 _BLIND_SHARE: Final = 0.25
@@ -85,7 +83,7 @@ class PollSchedule:
         delay = forecast.seconds_until_unnoticed(since, price, at_least=self._shortest(since), at_most=widest)
         if delay < widest or sharing * forecast.chance_between(since, since + widest) >= _PLAUSIBLE:
             return delay
-        is_cheap = sharing >= _MANY and since >= forecast.soonest
+        is_cheap = sharing >= _MOST_SHARING and since >= forecast.soonest
         longest = max(_BLIND_SHARE * since, widest) if is_cheap else math.inf
         return forecast.seconds_until_unnoticed(since, price, at_least=widest, at_most=longest)
 
