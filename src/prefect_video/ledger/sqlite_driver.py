@@ -24,7 +24,6 @@ from prefect_video.ledger.file_identity import FileIdentity
 from prefect_video.ledger.urls import DatabaseUrl
 
 THREAD_NAME: Final = "ledger-sqlite"
-_ONLY_ITS_CONNECTION: Final = "a transaction in the thread of its file may await nothing but its connection"
 
 Result = TypeVar("Result")
 Statements = Callable[[AsyncConnection], Coroutine[Any, Any, Result]]
@@ -214,6 +213,11 @@ class _Answer:
         finally:
             cursor.close()
 
+    def _take_rows(self) -> list[Any]:
+        rows = list(self._rows)
+        self._rows.clear()
+        return rows
+
 
 class Cursor(_Answer):
     """Asynchronous cursor, as SQLAlchemy adapts it."""
@@ -240,8 +244,7 @@ class Cursor(_Answer):
 
     async def fetchall(self) -> list[Any]:
         """Return the rows, once."""
-        rows, self._rows = self._rows, deque()
-        return list(rows)
+        return self._take_rows()
 
     async def close(self) -> None:
         """Forget the rows."""
@@ -270,9 +273,7 @@ class DirectCursor(_Answer):
 
     def fetchall(self) -> list[Any]:
         """Return the rows that are left, once."""
-        rows = list(self._rows)
-        self._rows.clear()
-        return rows
+        return self._take_rows()
 
     def close(self) -> None:
         """Forget the rows."""
@@ -286,21 +287,15 @@ def complete(coroutine: Coroutine[Any, Any, Result]) -> Result:
         RuntimeError: It awaits something else.
     """
     # In one greenlet: what goes SQLAlchemy's ordinary way, such as a commit, needs one, and would make it each time.
-    driven = greenlet_spawn(_drive, coroutine)
-    try:
-        driven.send(None)
-    except StopIteration as end:
-        result: Result = end.value
-        return result
-    driven.close()
-    raise RuntimeError(_ONLY_ITS_CONNECTION)
+    driven: Coroutine[Any, Any, Result] = greenlet_spawn(_run_to_end, coroutine)
+    return _run_to_end(driven)
 
 
-def _drive(coroutine: Coroutine[Any, Any, Result]) -> Result:
+def _run_to_end(coroutine: Coroutine[Any, Any, Result]) -> Result:
     try:
         coroutine.send(None)
     except StopIteration as end:
         result: Result = end.value
         return result
     coroutine.close()
-    raise RuntimeError(_ONLY_ITS_CONNECTION)
+    raise RuntimeError("a transaction in the thread of its file may await nothing but its connection")
